@@ -208,18 +208,20 @@ func (p Plan) Stats(lengths []int) PlanStats {
 	if st.PaddedTokens > 0 {
 		st.Efficiency = float64(st.Tokens) / float64(st.PaddedTokens)
 	}
-	whole := max(1, p.Steps()-1)
 	if p.Steps() == 0 {
 		return st
 	}
+	whole := max(1, p.Steps()-1)
+	sum, squares := 0, 0.0
 	for s := range whole {
-		st.SequencesPerStepMean += float64(p.StepSequences(s)) / float64(whole)
+		sum += p.StepSequences(s)
 	}
+	st.SequencesPerStepMean = float64(sum) / float64(whole)
 	for s := range whole {
 		d := float64(p.StepSequences(s)) - st.SequencesPerStepMean
-		st.SequencesPerStepSD += d * d / float64(whole)
+		squares += d * d
 	}
-	st.SequencesPerStepSD = math.Sqrt(st.SequencesPerStepSD)
+	st.SequencesPerStepSD = math.Sqrt(squares / float64(whole))
 	return st
 }
 

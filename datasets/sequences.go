@@ -110,6 +110,24 @@ func (p Plan) Packs(s int, seqs SequenceSource, pad int32, weights []float64) ([
 	return packs, nil
 }
 
+// cut truncates sequence id to the plan's maximum.
+func (p Plan) cut(id int32, s Sequence) (Sequence, error) {
+	if len(s.IDs) == 0 || s.Labels != nil && len(s.Labels) != len(s.IDs) {
+		return Sequence{}, fmt.Errorf("sequence %d has %d tokens and %d labels", id, len(s.IDs), len(s.Labels))
+	}
+	if p.MaxLength == 0 {
+		return s, nil
+	}
+	cut, keep, err := s.Truncate(p.MaxLength, p.OverLength)
+	switch {
+	case err != nil:
+		return Sequence{}, fmt.Errorf("sequence %d: %w", id, err)
+	case !keep:
+		return Sequence{}, fmt.Errorf("sequence %d has %d tokens and should have been dropped; the plan was made for other sequences", id, len(s.IDs))
+	}
+	return cut, nil
+}
+
 func (p Plan) materialize(ids []int32, seqs SequenceSource, pad int32, weights []float64) (Pack, error) {
 	rows := make([]Sequence, len(ids))
 	total, longest := 0, 0
@@ -118,16 +136,8 @@ func (p Plan) materialize(ids []int32, seqs SequenceSource, pad int32, weights [
 		if err != nil {
 			return Pack{}, err
 		}
-		if len(row.IDs) == 0 || row.Labels != nil && len(row.Labels) != len(row.IDs) {
-			return Pack{}, fmt.Errorf("sequence %d has %d tokens and %d labels", id, len(row.IDs), len(row.Labels))
-		}
-		if p.MaxLength > 0 {
-			if row, _, err = row.Truncate(p.MaxLength, p.OverLength); err != nil {
-				return Pack{}, fmt.Errorf("sequence %d: %w", id, err)
-			}
-			if len(row.IDs) == 0 {
-				return Pack{}, fmt.Errorf("sequence %d is over-long and should have been dropped; were the lengths planned for others?", id)
-			}
+		if row, err = p.cut(id, row); err != nil {
+			return Pack{}, err
 		}
 		rows[i] = row
 		total += len(row.IDs)

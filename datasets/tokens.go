@@ -1,0 +1,89 @@
+package datasets
+
+// CutAnswers says what happens to a sequence that lost targets to truncation.
+type CutAnswers string
+
+// The policies for cut answers. A sequence without any target left is always dropped and counted.
+const (
+	// CutAnswersKeep trains on what is left, without EOS.
+	CutAnswersKeep CutAnswers = "keep"
+	// CutAnswersDrop leaves the sequence out.
+	CutAnswersDrop CutAnswers = "drop"
+	// CutAnswersError fails.
+	CutAnswersError CutAnswers = "error"
+)
+
+// TokensParams are the parameters of the tokens stage.
+type TokensParams struct {
+	// Template is the chat template's name; default longalign.
+	Template string `yaml:"template" json:"template"`
+	// MaxLength is the most tokens a sequence keeps; default 65,536.
+	MaxLength int `yaml:"max_length" json:"max_length"`
+	// OverLength is what happens to longer ones; default truncate-right (the paper).
+	OverLength OverLength `yaml:"over_length" json:"over_length"`
+	// CutAnswers is what happens when that cuts off targets; default keep.
+	CutAnswers CutAnswers `yaml:"cut_answers" json:"cut_answers"`
+}
+
+// Defaults returns p with unset fields filled in.
+func (p TokensParams) Defaults() TokensParams {
+	setDefault(&p.Template, "longalign")
+	setDefault(&p.MaxLength, 65536)
+	setDefault(&p.OverLength, TruncateRight)
+	setDefault(&p.CutAnswers, CutAnswersKeep)
+	return p
+}
+
+// Validate says what is wrong with p, after Defaults.
+func (p TokensParams) Validate() error {
+	switch {
+	case p.Template == "":
+		return paramError("template", "name one, such as longalign, llama3 or chatml")
+	case p.MaxLength < 2:
+		return paramError("max_length", "%d leaves no token to predict; use at least 2", p.MaxLength)
+	case !p.OverLength.known():
+		return paramError("over_length", "%q is not known; use truncate-right, truncate-middle, drop or error", p.OverLength)
+	case p.CutAnswers != CutAnswersKeep && p.CutAnswers != CutAnswersDrop && p.CutAnswers != CutAnswersError:
+		return paramError("cut_answers", "%q is not known; use keep, drop or error", p.CutAnswers)
+	}
+	return nil
+}
+
+// TokensReport counts what a tokens stage made.
+type TokensReport struct {
+	// Instances were read, Sequences written.
+	Instances int `json:"instances"`
+	Sequences int `json:"sequences"`
+	// Truncated sequences were cut, CutAnswers of them lost targets; both count dropped ones too.
+	Truncated  int `json:"truncated"`
+	CutAnswers int `json:"cut_answers"`
+	// Dropped sequences by reason.
+	Dropped map[string]int `json:"dropped,omitempty"`
+	// Lengths and Answers are histograms of sequence lengths and targets: Lengths[b] counts those
+	// with 2^(b-1) < n ≤ 2^b (Figure 3).
+	Lengths []int  `json:"lengths"`
+	Answers []int  `json:"answers"`
+	Ledger  Ledger `json:"ledger"`
+}
+
+// Add adds o, the counts of another shard, to r.
+func (r *TokensReport) Add(o TokensReport) {
+	r.Instances += o.Instances
+	r.Sequences += o.Sequences
+	r.Truncated += o.Truncated
+	r.CutAnswers += o.CutAnswers
+	addCounts(&r.Dropped, o.Dropped)
+	r.Lengths = addHistogram(r.Lengths, o.Lengths)
+	r.Answers = addHistogram(r.Answers, o.Answers)
+	r.Ledger.Add(o.Ledger)
+}
+
+func addHistogram(a, b []int) []int {
+	for len(a) < len(b) {
+		a = append(a, 0)
+	}
+	for i, n := range b {
+		a[i] += n
+	}
+	return a
+}
