@@ -64,11 +64,11 @@ const (
 
 // DocumentSource is a set of files read alike.
 type DocumentSource struct {
-	// Name is the source's name in reports; default its Path.
+	// Name is the source's name in reports; default the last part of its Path.
 	Name string `yaml:"name,omitempty" json:"name,omitempty"`
 	// Path is a directory or file, or s3://bucket/prefix. It is where to look, not what
 	// is there, and no part of what a result means.
-	Path string `yaml:"path" json:"-"`
+	Path string `yaml:"path" json:"path" key:"-"`
 	// Include are patterns of paths below Path, as of path.Match, ** for any directories; default all.
 	Include []string `yaml:"include,omitempty" json:"include,omitempty"`
 	// Exclude are patterns of paths left out.
@@ -139,7 +139,7 @@ func (p DocumentsParams) Defaults() DocumentsParams {
 	}
 	sources := make([]DocumentSource, len(p.Sources))
 	for i, s := range p.Sources {
-		setDefault(&s.Name, s.Path)
+		setDefault(&s.Name, path.Base(s.Path))
 		setDefault(&s.Format, FormatAuto)
 		setDefault(&s.TextField, "text")
 		setDefault(&s.IDField, "id")
