@@ -1,0 +1,218 @@
+package llama
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/longalign/longalign-go/gpu"
+)
+
+// prefillBlock is how many prompt tokens pass through the model at a time: enough for the matrix kernels to run at
+// training speed, few enough that a long prompt's activations stay small.
+const prefillBlock = 512
+
+// logitRows is how many rows of logits exist at once.
+const logitRows = 64
+
+// Decoder runs sequences token by token, keeping their keys and values. It shares its model's
+// device and goroutine.
+type Decoder struct {
+	m      *Model
+	ws     *workspace
+	logits gpu.Buffer // [logitRows, V]
+	host   []float64
+}
+
+// NewDecoder returns a decoder of m. Close frees it.
+func (m *Model) NewDecoder() (*Decoder, error) {
+	ws, err := newWorkspace(m, prefillBlock, false)
+	if err != nil {
+		return nil, err
+	}
+	d := &Decoder{m: m, ws: ws, host: make([]float64, m.cfg.Vocab)}
+	if d.logits, err = m.dev.Alloc(logitRows*m.cfg.Vocab, m.dtype); err != nil {
+		ws.free()
+		return nil, fmt.Errorf("logits of %d tokens: %w", logitRows, err)
+	}
+	return d, nil
+}
+
+// Close frees the decoder's memory, but not its sequences'.
+func (d *Decoder) Close() {
+	d.ws.free()
+	d.m.dev.Free(d.logits)
+}
+
+// CacheBytes returns the memory of the keys and values of capacity tokens.
+func (m *Model) CacheBytes(capacity int) int64 {
+	c := m.cfg
+	return int64(c.Layers) * 2 * int64(capacity) * int64(c.KVHeads*c.HeadDim) * int64(m.dtype.Size())
+}
+
+// Sequence is one text in a decoder.
+type Sequence struct {
+	d        *Decoder
+	cache    gpu.Buffer
+	keys     []gpu.Buffer // by layer, [capacity,G,E]
+	values   []gpu.Buffer
+	capacity int
+	n        int
+	row      int
+}
+
+// Open makes room for a sequence of up to capacity tokens.
+func (d *Decoder) Open(capacity int) (*Sequence, error) {
+	c := d.m.cfg
+	if capacity < 1 || capacity > c.MaxPositions {
+		return nil, &LengthError{0, capacity, c.MaxPositions}
+	}
+	per := capacity * c.KVHeads * c.HeadDim
+	cache, err := d.m.dev.Alloc(2*c.Layers*per, d.m.dtype)
+	if err != nil {
+		return nil, fmt.Errorf("keys and values of %d tokens need %d bytes; use a shorter context or fewer sequences at once: %w", capacity, d.m.CacheBytes(capacity), err)
+	}
+	s := &Sequence{d: d, cache: cache, capacity: capacity}
+	for i := range c.Layers {
+		s.keys = append(s.keys, cache.Slice(2*i*per, (2*i+1)*per))
+		s.values = append(s.values, cache.Slice((2*i+1)*per, (2*i+2)*per))
+	}
+	return s, nil
+}
+
+// Close frees the sequence's keys and values.
+func (s *Sequence) Close() {
+	if s.cache != nil {
+		s.d.m.dev.Free(s.cache)
+		s.cache = nil
+	}
+}
+
+// Len returns the number of tokens held.
+func (s *Sequence) Len() int { return s.n }
+
+// segment is a run of new tokens of one sequence within a block.
+type segment struct {
+	seq *Sequence
+	ids []int32
+}
+
+// forward runs the new tokens of all segments and leaves the head's input in a.h.
+func (d *Decoder) forward(segments []segment) (*activations, error) {
+	m, c := d.m, d.m.cfg
+	var ids []int32
+	for _, g := range segments {
+		if g.seq.n+len(g.ids) > g.seq.capacity {
+			return nil, &LengthError{0, g.seq.n + len(g.ids), g.seq.capacity}
+		}
+		for _, id := range g.ids {
+			if id < 0 || int(id) >= c.Vocab {
+				return nil, fmt.Errorf("token %d is outside the vocabulary of %d", id, c.Vocab)
+			}
+		}
+		ids = append(ids, g.ids...)
+		g.seq.row = m.rope.row(g.seq.capacity)
+	}
+	positions := d.ws.positions[:len(ids)]
+	at := 0
+	for _, g := range segments {
+		// Asked again because another sequence may have moved the rows. Under dynamic scaling the
+		// capacity counts as the sequence's length, so that all its keys share one base.
+		g.seq.row = m.rope.row(g.seq.capacity)
+		for i := range g.ids {
+			positions[at] = int32(g.seq.row + g.seq.n + i)
+			at++
+		}
+	}
+	if err := m.rope.upload(); err != nil {
+		return nil, err
+	}
+	a := d.ws.at(len(ids))
+	s := &a.saved[0]
+	m.dev.Embedding(a.x[0], m.embed.w, ids, c.Hidden)
+	for i := range m.layers {
+		x, y := a.x[i%2], a.x[(i+1)%2]
+		l := &m.layers[i]
+		m.project(l, a, s, x, positions)
+		shape := m.attention(i, nil)
+		hq, hk := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+		at := 0
+		for _, g := range segments {
+			n, end := len(g.ids), g.seq.n+len(g.ids)
+			m.dev.Copy(g.seq.keys[i].Slice(g.seq.n*hk, end*hk), s.k.Slice(at*hk, (at+n)*hk))
+			m.dev.Copy(g.seq.values[i].Slice(g.seq.n*hk, end*hk), s.v.Slice(at*hk, (at+n)*hk))
+			m.dev.AttentionCached(s.attn.Slice(at*hq, (at+n)*hq), s.q.Slice(at*hq, (at+n)*hq), g.seq.keys[i], g.seq.values[i], n, end, shape)
+			at += n
+		}
+		m.feedForward(l, a, s, x)
+		m.down(l, a, s, y)
+	}
+	m.dev.RMSNorm(a.h, a.rstd, a.x[len(m.layers)%2], m.final.w, c.Hidden, c.NormEps)
+	for _, g := range segments {
+		g.seq.n += len(g.ids)
+	}
+	return a, nil
+}
+
+// emit computes the logits of rows [from, to) and hands each to visit with its row. The slice is reused.
+func (d *Decoder) emit(a *activations, from, to int, visit func(row int, logits []float64) error) error {
+	m, v := d.m, d.m.cfg.Vocab
+	for from < to {
+		n := min(logitRows, to-from)
+		m.dev.Linear(d.logits.Slice(0, n*v), a.h.Slice(from*m.cfg.Hidden, (from+n)*m.cfg.Hidden), m.head.Linear)
+		for i := range n {
+			m.dev.Download64(d.host, d.logits.Slice(i*v, (i+1)*v))
+			if err := m.dev.Sync(); err != nil {
+				return err
+			}
+			if err := visit(from+i, d.host); err != nil {
+				return err
+			}
+		}
+		from += n
+	}
+	return m.dev.Sync()
+}
+
+// Feed appends ids to the sequence, in blocks. With every set, visit gets the logits after each token of ids, else
+// only those after the last; the slice of logits is reused.
+func (s *Sequence) Feed(ids []int32, every bool, visit func(i int, logits []float64) error) error {
+	if len(ids) == 0 {
+		return errors.New("no tokens to feed; a prompt holds at least one")
+	}
+	for start := 0; start < len(ids); start += prefillBlock {
+		block := ids[start:min(len(ids), start+prefillBlock)]
+		a, err := s.d.forward([]segment{{s, block}})
+		if err != nil {
+			return err
+		}
+		from := len(block)
+		if every {
+			from = 0
+		} else if start+len(block) == len(ids) {
+			from--
+		}
+		if err := s.d.emit(a, from, len(block), func(row int, logits []float64) error { return visit(start+row, logits) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Step appends one token to each of several sequences at once and hands visit the logits after it.
+func (d *Decoder) Step(seqs []*Sequence, ids []int32, visit func(i int, logits []float64) error) error {
+	for start := 0; start < len(seqs); start += prefillBlock {
+		end := min(len(seqs), start+prefillBlock)
+		segments := make([]segment, 0, end-start)
+		for i := start; i < end; i++ {
+			segments = append(segments, segment{seqs[i], ids[i : i+1]})
+		}
+		a, err := d.forward(segments)
+		if err != nil {
+			return err
+		}
+		if err := d.emit(a, 0, end-start, func(row int, logits []float64) error { return visit(start+row, logits) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}

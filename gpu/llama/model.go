@@ -1,0 +1,217 @@
+package llama
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/longalign/longalign-go/gpu"
+)
+
+// Model is a LLaMA-type model on a device.
+type Model struct {
+	cfg   *Config
+	dev   gpu.Device
+	dtype gpu.DType
+
+	plan    *plan
+	layers  []layer
+	embed   weight
+	final   weight
+	head    linear
+	weights gpu.Buffer // all parameters, in the order of plan.params
+	grads   gpu.Buffer // same layout; nil until the model trains
+	master  gpu.Buffer // float32 weights behind bfloat16 ones; nil otherwise
+
+	recompute bool
+	rope      ropeTable
+	train     *workspace
+	eval      *workspace
+	files     *files // how the model was stored, so that saving gives the same files
+}
+
+type weight struct{ w, g gpu.Buffer }
+
+type linear struct {
+	gpu.Linear
+	gw, gb gpu.Buffer
+}
+
+type layer struct {
+	norm1, norm2, qNorm, kNorm weight
+	q, k, v, o                 linear
+	gate, up, down             linear
+}
+
+// accumulatorType is the type of gradients, statistics and tables: never below float32.
+func accumulatorType(t gpu.DType) gpu.DType {
+	if t == gpu.Float64 {
+		return gpu.Float64
+	}
+	return gpu.Float32
+}
+
+// newModel allocates a model with all weights zero.
+func newModel(c *Config, dev gpu.Device, dtype gpu.DType) (*Model, error) {
+	if !dev.Supports(dtype) {
+		return nil, fmt.Errorf("the %s device does not compute in %s; choose another dtype", dev.Info().Kind, dtype)
+	}
+	m := &Model{cfg: c, dev: dev, dtype: dtype, plan: newPlan(c)}
+	m.rope = ropeTable{cfg: c, dev: dev, dtype: accumulatorType(dtype), blocks: map[int]int{}}
+	var err error
+	if m.weights, err = dev.Alloc(m.plan.size, dtype); err != nil {
+		return nil, fmt.Errorf("weights of %d parameters in %s: %w", m.plan.size, dtype, err)
+	}
+	m.bind()
+	return m, nil
+}
+
+// New returns a model with random weights: normal with the config's initializer_range, biases 0, norms 1. A tensor's
+// weights depend on the seed and its place in the model, not on the device.
+func New(c *Config, dev gpu.Device, dtype gpu.DType, seed uint64) (*Model, error) {
+	m, err := newModel(c, dev, dtype)
+	if err != nil {
+		return nil, err
+	}
+	for i, p := range m.plan.params {
+		x := make([]float32, p.Len())
+		switch p.init {
+		case initNormal:
+			r := rand.New(rand.NewPCG(seed, uint64(i)))
+			for j := range x {
+				x[j] = float32(r.NormFloat64() * c.InitStd)
+			}
+		case initOne:
+			for j := range x {
+				x[j] = 1
+			}
+		}
+		dev.Upload(m.paramView(m.weights, i), x)
+	}
+	if err := dev.Sync(); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// bind points the layers at the flat buffers.
+func (m *Model) bind() {
+	p, c := m.plan, m.cfg
+	w := func(t part) weight { return weight{p.view(m.weights, t), p.view(m.grads, t)} }
+	lin := func(in, out int, t, bias part) linear {
+		return linear{
+			Linear: gpu.Linear{In: in, Out: out, W: p.view(m.weights, t), Bias: p.view(m.weights, bias)},
+			gw:     p.view(m.grads, t), gb: p.view(m.grads, bias),
+		}
+	}
+	d, hq, hk, f := c.Hidden, c.Heads*c.HeadDim, c.KVHeads*c.HeadDim, c.FeedForward
+	m.layers = make([]layer, len(p.layers))
+	for i, b := range p.layers {
+		m.layers[i] = layer{
+			norm1: w(b.norm1), norm2: w(b.norm2), qNorm: w(b.qNorm), kNorm: w(b.kNorm),
+			q: lin(d, hq, b.q, b.qBias), k: lin(d, hk, b.k, b.kBias), v: lin(d, hk, b.v, b.vBias), o: lin(hq, d, b.o, b.oBias),
+			gate: lin(d, f, b.gate, b.gateBias), up: lin(d, f, b.up, b.upBias), down: lin(f, d, b.down, b.downBias),
+		}
+	}
+	m.embed, m.final = w(p.embed), w(p.final)
+	m.head = lin(d, c.Vocab, p.head, absent)
+	for i := range p.params {
+		p.params[i].Weight = m.paramView(m.weights, i)
+		p.params[i].Grad = m.paramView(m.grads, i)
+	}
+}
+
+func (m *Model) paramView(flat gpu.Buffer, i int) gpu.Buffer {
+	if flat == nil {
+		return nil
+	}
+	p := &m.plan.params[i]
+	return flat.Slice(p.offset, p.offset+p.Len())
+}
+
+// EnableTraining allocates gradients and, for bfloat16, float32 master weights. With
+// recompute the activations of one layer at a time are kept, and a third more is computed.
+func (m *Model) EnableTraining(recompute bool) error {
+	if m.recompute != recompute {
+		m.train.free()
+		m.train = nil
+	}
+	m.recompute = recompute
+	if m.grads != nil {
+		return nil
+	}
+	var err error
+	if m.grads, err = m.dev.Alloc(m.plan.size, accumulatorType(m.dtype)); err != nil {
+		return fmt.Errorf("gradients of %d parameters: %w", m.plan.size, err)
+	}
+	if m.dtype == gpu.BFloat16 {
+		if m.master, err = m.dev.Alloc(m.plan.size, gpu.Float32); err != nil {
+			return fmt.Errorf("float32 master weights of %d parameters: %w", m.plan.size, err)
+		}
+		m.dev.Copy(m.master, m.weights)
+	}
+	m.bind()
+	return m.dev.Sync()
+}
+
+// Config returns the model's configuration. It must not be changed.
+func (m *Model) Config() *Config { return m.cfg }
+
+// Device returns the device that holds the model.
+func (m *Model) Device() gpu.Device { return m.dev }
+
+// DType returns the type that the model computes in.
+func (m *Model) DType() gpu.DType { return m.dtype }
+
+// Params returns the parameters in Hugging Face's order. It must not be changed.
+func (m *Model) Params() []Param { return m.plan.params }
+
+// NumParams returns the number of parameters.
+func (m *Model) NumParams() int {
+	n := 0
+	for _, p := range m.plan.params {
+		n += p.Len()
+	}
+	return n
+}
+
+// Grads returns the flat gradient, nil unless the model trains.
+func (m *Model) Grads() gpu.Buffer { return m.grads }
+
+// Master returns the flat weights that an optimizer updates: float32 where the model computes in bfloat16,
+// else the weights themselves. Params give each tensor's place by Offset.
+func (m *Model) Master() gpu.Buffer {
+	if m.master != nil {
+		return m.master
+	}
+	return m.weights
+}
+
+// Offset returns where the parameter begins in the flat buffers.
+func (p Param) Offset() int { return p.offset }
+
+// MasterChanged brings the computing weights up to date after Master was written.
+func (m *Model) MasterChanged() {
+	if m.master != nil {
+		m.dev.Copy(m.weights, m.master)
+	}
+	m.dev.WeightsChanged()
+}
+
+// ZeroGrad clears the gradient.
+func (m *Model) ZeroGrad() { m.dev.Zero(m.grads) }
+
+// Close frees the model's device memory.
+func (m *Model) Close() {
+	m.train.free()
+	m.eval.free()
+	m.train, m.eval = nil, nil
+	m.rope.free()
+	for _, b := range []gpu.Buffer{m.weights, m.grads, m.master} {
+		if b != nil {
+			m.dev.Free(b)
+		}
+	}
+	m.weights, m.grads, m.master = nil, nil, nil
+	m.layers = nil
+}
