@@ -54,9 +54,11 @@ type TokensReport struct {
 	// Instances were read, Sequences written.
 	Instances int `json:"instances"`
 	Sequences int `json:"sequences"`
-	// Truncated sequences were cut, CutAnswers of them lost targets; both count dropped ones too.
+	// Truncated sequences were over-long, CutAnswers of them lost targets; both count dropped ones too.
 	Truncated  int `json:"truncated"`
 	CutAnswers int `json:"cut_answers"`
+	// EmptyReplies were removed, each with the message it replied to.
+	EmptyReplies int `json:"empty_replies"`
 	// Dropped sequences by reason.
 	Dropped map[string]int `json:"dropped,omitempty"`
 	// Lengths and Answers are histograms of sequence lengths and targets: Lengths[b] counts those
@@ -72,6 +74,7 @@ func (r *TokensReport) Add(o TokensReport) {
 	r.Sequences += o.Sequences
 	r.Truncated += o.Truncated
 	r.CutAnswers += o.CutAnswers
+	r.EmptyReplies += o.EmptyReplies
 	addCounts(&r.Dropped, o.Dropped)
 	r.Lengths = addHistogram(r.Lengths, o.Lengths)
 	r.Answers = addHistogram(r.Answers, o.Answers)
