@@ -1,0 +1,173 @@
+package reports
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Footnote is a remark that cells, rows, columns or tables refer to by ID.
+type Footnote struct {
+	ID   string `json:"id"`
+	Text string `json:"text"`
+}
+
+// IDs of the standard footnotes, which every table may use.
+const (
+	NoteTiny       = "tiny"
+	NoteSynthetic  = "synthetic"
+	NoteSimulated  = "simulated"
+	NoteOffline    = "offline-judged"
+	NoteUnmeasured = "unmeasured"
+	NoteIncomplete = "incomplete"
+	NoteMeasured   = "measured"
+	NoteExact      = "exact"
+	NoteImported   = "imported"
+)
+
+// StandardFootnotes returns the footnotes that need no definition in a table.
+func StandardFootnotes() []Footnote {
+	return []Footnote{
+		{NoteTiny, "tiny: a model or a data set far below the size the method is meant for; it shows the mechanism, not the paper's quality"},
+		{NoteSynthetic, "synthetic: questions and answers were made by rules, not by people or by a language model"},
+		{NoteSimulated, "simulated: computed from measured times, not measured on such a machine"},
+		{NoteOffline, "offline-judged: scored by rules in place of a language model as judge"},
+		{NoteUnmeasured, "–: not measured"},
+		{NoteIncomplete, "incomplete: some samples are missing; the value is not final"},
+		{NoteMeasured, "measured on the machine named under provenance; it differs from run to run"},
+		{NoteExact, "exact: counted from the plan, no sampling"},
+		{NoteImported, "imported: computed by another program, taken over as it is"},
+	}
+}
+
+// definitions maps footnote IDs to their texts; the table's own win.
+func (t *Table) definitions() map[string]string {
+	defs := map[string]string{}
+	for _, f := range StandardFootnotes() {
+		defs[f.ID] = f.Text
+	}
+	for _, f := range t.Footnotes {
+		defs[f.ID] = f.Text
+	}
+	return defs
+}
+
+// noteSet numbers the footnotes of one table in the order in which a reader meets them.
+type noteSet struct {
+	defs  map[string]string
+	order []string
+}
+
+// note is one printed footnote: its letter and its text.
+type note struct{ Letter, ID, Text string }
+
+// newNoteSet walks t as it is read: title, columns, rows.
+func newNoteSet(t *Table) *noteSet {
+	n := &noteSet{defs: t.definitions()}
+	n.use(t.Marks)
+	for _, c := range t.Columns {
+		n.use(c.Marks)
+	}
+	for _, r := range t.Rows {
+		n.use(r.Marks)
+		for _, c := range r.Cells {
+			n.use(n.cellMarks(c))
+		}
+	}
+	return n
+}
+
+// cellMarks returns the marks of c and those that its counts call for. A cell that is
+// plainly "–" needs no letter: its note is printed once for the table.
+func (n *noteSet) cellMarks(c Cell) []string {
+	marks := slices.Clone(c.Marks)
+	if c.Failed > 0 || c.Truncated > 0 {
+		id := fmt.Sprintf("counts %d %d %d", c.N, c.Failed, c.Truncated)
+		n.defs[id] = countsText(c)
+		marks = append(marks, id)
+	}
+	if c.Incomplete && c.N > 0 && !slices.Contains(marks, NoteIncomplete) {
+		marks = append(marks, NoteIncomplete)
+	}
+	if c.Incomplete && c.N == 0 && len(marks) == 0 {
+		marks = append(marks, NoteUnmeasured)
+	}
+	return marks
+}
+
+func countsText(c Cell) string {
+	s := ""
+	if c.Failed > 0 {
+		s = fmt.Sprintf("%d of %d samples failed and are left out, not counted as zeros", c.Failed, c.N+c.Failed)
+	}
+	if c.Truncated > 0 {
+		if s != "" {
+			s += "; "
+		}
+		s += fmt.Sprintf("truncated: %d of %d samples", c.Truncated, c.N+c.Failed)
+	}
+	return s
+}
+
+func (n *noteSet) use(marks []string) {
+	for _, id := range marks {
+		if !slices.Contains(n.order, id) {
+			n.order = append(n.order, id)
+		}
+	}
+}
+
+// letters returns the printed letters of marks. "–" explains itself through the table's
+// legend, so NoteUnmeasured has none.
+func (n *noteSet) letters(marks []string) []string {
+	var out []string
+	for _, id := range marks {
+		if l := n.letter(id); l != "" && !slices.Contains(out, l) {
+			out = append(out, l)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (n *noteSet) letter(id string) string {
+	i := 0
+	for _, o := range n.order {
+		if o == NoteUnmeasured {
+			if id == o {
+				return ""
+			}
+			continue
+		}
+		if o == id {
+			return letterOf(i)
+		}
+		i++
+	}
+	return ""
+}
+
+// letterOf counts a, b, … z, aa, ab, …
+func letterOf(i int) string {
+	s := ""
+	for i++; i > 0; i = (i - 1) / 26 {
+		s = string(rune('a'+(i-1)%26)) + s
+	}
+	return s
+}
+
+// notes lists the footnotes in order; the unmeasured one, without a letter, comes last.
+func (n *noteSet) notes() []note {
+	var out []note
+	last := ""
+	for _, id := range n.order {
+		if id == NoteUnmeasured {
+			last = n.defs[id]
+			continue
+		}
+		out = append(out, note{n.letter(id), id, n.defs[id]})
+	}
+	if last != "" {
+		out = append(out, note{"", NoteUnmeasured, last})
+	}
+	return out
+}
