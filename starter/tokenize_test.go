@@ -1,0 +1,47 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestLinesKeepTheirOrderAcrossCores(t *testing.T) {
+	var in, want strings.Builder
+	for i := range 20_000 {
+		fmt.Fprintf(&in, "%d %s\n", i, strings.Repeat("x", i%97))
+		fmt.Fprintf(&want, "%d\n", i)
+	}
+	var out bytes.Buffer
+	count, err := mapLines(context.Background(), strings.NewReader(in.String()), &out, func(line []byte) ([]byte, int, error) {
+		number, _, _ := bytes.Cut(line, []byte(" "))
+		return append(bytes.Clone(number), '\n'), 1, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != want.String() {
+		t.Error("lines came out in another order")
+	}
+	if diff := cmp.Diff(lineCount{lines: 20_000, tokens: 20_000, bytes: in.Len()}, count, cmp.AllowUnexported(lineCount{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAFailingLineIsNamedByItsNumber(t *testing.T) {
+	bad := errors.New("bad")
+	_, err := mapLines(context.Background(), strings.NewReader("a\n\nb\nc"), &bytes.Buffer{}, func(line []byte) ([]byte, int, error) {
+		if line[0] == 'c' {
+			return nil, 0, bad
+		}
+		return line, 1, nil
+	})
+	if !errors.Is(err, bad) || err.Error() != "line 4: bad" {
+		t.Errorf("got %v, want line 4: bad", err)
+	}
+}
