@@ -84,8 +84,8 @@ const (
 // AttentionShape describes one block-diagonal causal attention.
 type AttentionShape struct {
 	Heads, KVHeads, HeadDim int
-	// Scale multiplies q·k, usually 1/√E.
-	Scale float32
+	// Scale multiplies q·k, usually 1/√E; float64, so that proofs in that type do not round it.
+	Scale float64
 	// Window limits a query to its last Window keys, itself included; 0 means all.
 	Window int
 	// CuSeqlens bounds the sequences, [0, …, T]. No device keeps it.

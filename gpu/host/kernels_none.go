@@ -1,0 +1,4 @@
+package host
+
+// fastKernels leaves the portable kernels.
+func fastKernels(*kernels[float32], *kernels[float64]) {}
