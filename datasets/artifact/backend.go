@@ -104,10 +104,15 @@ func checkPrefix(prefix string) error {
 	return CheckKey(strings.TrimSuffix(prefix, "/"))
 }
 
-// sizedReader fails when a body is not as long as announced, so that a backend never commits a short one.
+// Body is what a backend's Put reads instead of r: it fails when r is not size bytes long (unless size is −1), so that
+// a short body is never committed, and when ctx ends.
+func Body(ctx context.Context, r io.Reader, size int64) io.Reader {
+	return &sizedReader{r: ctxReader{ctx, r}, want: size}
+}
+
 type sizedReader struct {
 	r    io.Reader
-	want int64 // −1 unknown
+	want int64
 	n    int64
 }
 
@@ -120,7 +125,6 @@ func (s *sizedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// ctxReader ends a copy when its context ends.
 type ctxReader struct {
 	ctx context.Context
 	r   io.Reader

@@ -96,7 +96,7 @@ func (d *directory) Put(ctx context.Context, key string, r io.Reader, size int64
 			return "", fmt.Errorf("put %s: %w", key, ErrExists)
 		}
 	}
-	etag, err = d.put(ctx, root, key, &sizedReader{r: ctxReader{ctx, r}, want: size}, cond)
+	etag, err = d.put(ctx, root, key, Body(ctx, r, size), cond)
 	if err != nil {
 		return "", fmt.Errorf("put %s: %w", key, Full(err, d.dir))
 	}

@@ -34,7 +34,7 @@ func (m *memory) Put(ctx context.Context, key string, r io.Reader, size int64, c
 	if err := CheckKey(key); err != nil {
 		return "", err
 	}
-	data, err := io.ReadAll(&sizedReader{r: ctxReader{ctx, r}, want: size})
+	data, err := io.ReadAll(Body(ctx, r, size))
 	if err != nil {
 		return "", fmt.Errorf("put %s: %w", key, err)
 	}

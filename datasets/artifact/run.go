@@ -44,6 +44,9 @@ type RunRecord struct {
 	Status   Status          `json:"status"`
 	Error    *RunError       `json:"error,omitempty"`
 	Stages   []StageCall     `json:"stages,omitempty"`
+	// Cells are the experiments of a study; Failed says why some have no result.
+	Cells  []string          `json:"cells,omitempty"`
+	Failed map[string]string `json:"failed,omitempty"`
 	// Tables is the manifest of the tables stage, once there are tables.
 	Tables *Ref `json:"tables,omitempty"`
 	// Pointers are the names of the pointers the run's unfinished stages use; gc keeps what they name.
