@@ -56,9 +56,10 @@ const (
 	FormatText DocumentFormat = "text"
 	// FormatMarkdown is text whose first heading is the title.
 	FormatMarkdown DocumentFormat = "markdown"
-	// FormatHTML is reduced to its visible text; its headings part long files.
+	// FormatHTML is reduced to its visible text.
 	FormatHTML DocumentFormat = "html"
-	// FormatGo gives each package's documented declarations with their source, grouped by package.
+	// FormatGo keeps a file's documented declarations with their source, grouped by package.
+	// Tests, generated files, testdata and vendor directories are left out.
 	FormatGo DocumentFormat = "go"
 )
 
@@ -82,6 +83,10 @@ type DocumentSource struct {
 	TitleField string `yaml:"title_field,omitempty" json:"title_field,omitempty"`
 	LangField  string `yaml:"lang_field,omitempty" json:"lang_field,omitempty"`
 	GroupField string `yaml:"group_field,omitempty" json:"group_field,omitempty"`
+	// PartBytes cuts text, Markdown, HTML and Go files into documents of at most that many bytes at
+	// paragraphs and declarations. Parts are mostly short with a long tail: each one's size is drawn
+	// from a density that falls as size^(-2/3), by its place in the file. 0 keeps files whole.
+	PartBytes int `yaml:"part_bytes,omitempty" json:"part_bytes,omitempty"`
 	// Lang is the language of documents that do not say theirs; default: zh when a
 	// tenth of the letters are Han, else en.
 	Lang string `yaml:"lang,omitempty" json:"lang,omitempty"`
@@ -165,6 +170,9 @@ func (p DocumentsParams) Validate() error {
 		}
 		if s.Lang != "" && s.Lang != "en" && s.Lang != "zh" {
 			return paramError("lang", "%q is not known; use en or zh", s.Lang)
+		}
+		if s.PartBytes < 0 || s.PartBytes > 0 && s.PartBytes < 64 {
+			return paramError("part_bytes", "%d is too small; use 0 for whole files, or at least 64", s.PartBytes)
 		}
 		for _, pattern := range append(append([]string{}, s.Include...), s.Exclude...) {
 			if _, err := path.Match(strings.ReplaceAll(pattern, "**", "*"), ""); err != nil {
