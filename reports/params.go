@@ -1,0 +1,44 @@
+package reports
+
+import "fmt"
+
+// Params are the parameters of the tables stage.
+type Params struct {
+	// Kind chooses the tables: demo or paper; default paper.
+	Kind string `json:"kind"`
+	// Baseline is the method that paired differences are taken against; default the first.
+	Baseline string `json:"baseline,omitempty"`
+	// Dataset is the training set's published name, where cells are to be compared with published ones.
+	Dataset string `json:"dataset,omitempty"`
+	// Expected are the contrasts stated before the run.
+	Expected []Expectation `json:"expected,omitempty"`
+	// Marks are footnotes that hold for every result, such as tiny and synthetic.
+	Marks []string `json:"marks,omitempty"`
+	// Seed and Resamples are of the bootstrap.
+	Seed      uint64 `json:"seed,omitempty"`
+	Resamples int    `json:"resamples,omitempty"`
+	// Devices is how many devices Figure 5 simulates; default 8, as in the paper.
+	Devices int `json:"devices,omitempty"`
+}
+
+// Defaults returns p with unset fields filled in.
+func (p Params) Defaults() Params {
+	if p.Kind == "" {
+		p.Kind = KindPaper
+	}
+	if p.Devices == 0 {
+		p.Devices = 8
+	}
+	return p
+}
+
+// Validate says what is wrong with p, after Defaults.
+func (p Params) Validate() error {
+	if p.Kind != KindDemo && p.Kind != KindPaper {
+		return fmt.Errorf("kind %q is not known; use demo or paper", p.Kind)
+	}
+	if p.Devices < 1 {
+		return fmt.Errorf("devices: %d must be at least 1", p.Devices)
+	}
+	return nil
+}
