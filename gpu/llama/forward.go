@@ -33,7 +33,7 @@ func (m *Model) check(p *datasets.Pack) error {
 func (m *Model) attention(layer int, cu []int32) gpu.AttentionShape {
 	return gpu.AttentionShape{
 		Heads: m.cfg.Heads, KVHeads: m.cfg.KVHeads, HeadDim: m.cfg.HeadDim,
-		Scale: float32(1 / math.Sqrt(float64(m.cfg.HeadDim))), Window: m.cfg.Window(layer), CuSeqlens: cu,
+		Scale: 1 / math.Sqrt(float64(m.cfg.HeadDim)), Window: m.cfg.Window(layer), CuSeqlens: cu,
 	}
 }
 

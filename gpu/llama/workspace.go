@@ -188,3 +188,17 @@ func (m *Model) reserve(w **workspace, n int, train bool) error {
 // ReserveTraining allocates the activations of micro-batches of up to tokens tokens, so that a
 // lack of memory shows before the first step.
 func (m *Model) ReserveTraining(tokens int) error { return m.reserve(&m.train, tokens, true) }
+
+// MemoryPlan returns the elements of one flat buffer of parameters and the bytes of training activations a token, for an
+// estimate before anything is allocated.
+func MemoryPlan(c *Config, dtype gpu.DType, recompute bool) (params, bytesPerToken int64) {
+	workspaceLayout(c, true, recompute, func(_ string, perToken int, wide bool) gpu.Buffer {
+		t := dtype
+		if wide {
+			t = accumulatorType(t)
+		}
+		bytesPerToken += int64(perToken) * int64(t.Size())
+		return nil
+	})
+	return int64(newPlan(c).size), bytesPerToken
+}
