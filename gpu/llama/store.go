@@ -206,6 +206,20 @@ func weightFiles(dir string) (names []string, index []byte, err error) {
 	return names, index, nil
 }
 
+// Files names the files of dir that make up a model: configuration, weights, tokenizer. Those
+// of the tokenizer need not exist.
+func Files(dir string) ([]string, error) {
+	names, index, err := weightFiles(dir)
+	if err != nil {
+		return nil, err
+	}
+	names = append([]string{"config.json"}, names...)
+	if index != nil {
+		names = append(names, "model.safetensors.index.json")
+	}
+	return append(names, carried...), nil
+}
+
 // SaveOption changes how Save writes a model.
 type SaveOption func(*saving)
 

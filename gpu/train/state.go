@@ -21,8 +21,8 @@ import (
 
 // Names of a state's files.
 const (
-	stateTensors = "state.safetensors"
-	stateRecord  = "state.json"
+	StateTensors = "state.safetensors"
+	StateRecord  = "state.json"
 )
 
 const stateVersion = 1
@@ -233,7 +233,7 @@ func (s *State) WriteTo(dir string) error {
 
 func (s *State) writeFiles(dir string) error {
 	hash := sha256.New()
-	err := safetensors.WriteFile(filepath.Join(dir, stateTensors), func(w io.Writer) error {
+	err := safetensors.WriteFile(filepath.Join(dir, StateTensors), func(w io.Writer) error {
 		return s.WriteTensors(io.MultiWriter(w, hash))
 	})
 	if err != nil {
@@ -245,7 +245,7 @@ func (s *State) writeFiles(dir string) error {
 	if err != nil {
 		return err
 	}
-	err = safetensors.WriteFile(filepath.Join(dir, stateRecord), func(w io.Writer) error {
+	err = safetensors.WriteFile(filepath.Join(dir, StateRecord), func(w io.Writer) error {
 		_, err := w.Write(append(data, '\n'))
 		return err
 	})
@@ -280,7 +280,7 @@ func syncDir(dir string) error {
 
 // ReadState reads what WriteTo wrote and verifies its digest.
 func ReadState(dir string) (*State, error) {
-	data, err := os.ReadFile(filepath.Join(dir, stateRecord))
+	data, err := os.ReadFile(filepath.Join(dir, StateRecord))
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
@@ -288,7 +288,7 @@ func ReadState(dir string) (*State, error) {
 	if err := json.Unmarshal(data, &s.Record); err != nil {
 		return nil, fmt.Errorf("checkpoint %s: %w", dir, err)
 	}
-	path := filepath.Join(dir, stateTensors)
+	path := filepath.Join(dir, StateTensors)
 	digest, err := fileDigest(path)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)

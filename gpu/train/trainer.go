@@ -30,6 +30,8 @@ type Metrics struct {
 	Targets      int `json:"targets"` // Σ N_i
 	Sequences    int `json:"sequences"`
 	MicroBatches int `json:"micro_batches"`
+	// MicroBatchSeconds are the seconds of each micro-batch's forward and backward pass.
+	MicroBatchSeconds []float64 `json:"micro_batch_seconds,omitempty"`
 	// EvalLoss is the held-out loss after the step, where it was measured.
 	EvalLoss *float64 `json:"eval_loss,omitempty"`
 }
@@ -204,10 +206,12 @@ func (t *Trainer) Gradient(ctx context.Context, packs []datasets.Pack) (Metrics,
 		if err := ctx.Err(); err != nil {
 			return mt, err
 		}
+		began := time.Now()
 		l, err := t.model.LossAndGrad(&packs[k], coef[k])
 		if err != nil {
 			return mt, fmt.Errorf("step %d, micro-batch %d: %w", t.step, k, err)
 		}
+		mt.MicroBatchSeconds = append(mt.MicroBatchSeconds, time.Since(began).Seconds())
 		mt.Loss += l.Loss
 		for i, nll := range l.Sequences {
 			all = append(all, t.name(k, i))
