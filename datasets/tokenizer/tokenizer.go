@@ -67,6 +67,25 @@ func (t *Tokenizer) EncodeOrdinary(text string) []int32 {
 	return e.ids()
 }
 
+// Position says what stands before a part of a text that is encoded in parts.
+type Position int
+
+// The positions. They matter to tokenizers that put a space before a text.
+const (
+	AtStart      Position = iota // nothing
+	AfterSpecial                 // a special token
+	AfterText                    // other text, which the part continues
+)
+
+// EncodePart is EncodeOrdinary for a part of a text.
+func (t *Tokenizer) EncodePart(text string, at Position) []int32 {
+	e := t.encoder()
+	defer t.release(e)
+	e.begin = place{section: at != AfterText, text: at == AtStart}
+	e.encode(text, exceptControl)
+	return e.ids()
+}
+
 // Count returns len(t.EncodeOrdinary(text)) without keeping the IDs.
 func (t *Tokenizer) Count(text string) int {
 	e := t.encoder()
@@ -137,6 +156,7 @@ const chunkSize = 1 << 20
 type encoder struct {
 	t        *Tokenizer
 	out      []int32
+	begin    place // where the text to encode stands
 	counting bool
 	counted  int
 	cache    *wordCache
@@ -150,7 +170,7 @@ func (t *Tokenizer) encoder() *encoder {
 	case e := <-t.encoders:
 		return e
 	default:
-		return &encoder{t: t, cache: newWordCache(), merger: merger{bpe: t.model.bpe}}
+		return &encoder{t: t, begin: place{true, true}, cache: newWordCache(), merger: merger{bpe: t.model.bpe}}
 	}
 }
 
@@ -163,7 +183,7 @@ func (t *Tokenizer) release(e *encoder) {
 	if cap(e.syms) > keep {
 		e.syms = nil
 	}
-	e.out, e.counting, e.counted = e.out[:0], false, 0
+	e.out, e.begin, e.counting, e.counted = e.out[:0], place{true, true}, false, 0
 	select {
 	case t.encoders <- e:
 	default:
@@ -175,7 +195,11 @@ func (e *encoder) encode(text string, which recognise) {
 		text = decodeLossy([]byte(text))
 	}
 	e.t.added.raw.split(e.t, text, which, func(piece string, start int) {
-		e.section(piece, start == 0, which)
+		where := place{section: true}
+		if start == 0 {
+			where = e.begin
+		}
+		e.section(piece, where, which)
 	}, e.emit)
 }
 
@@ -185,8 +209,7 @@ func (e *encoder) ids() []int32 { return append(make([]int32, 0, len(e.out)), e.
 func (e *encoder) emit(id int32) { e.out = append(e.out, id) }
 
 // section encodes the text between two added tokens.
-func (e *encoder) section(s string, atStart bool, which recognise) {
-	where := place{section: true, text: atStart}
+func (e *encoder) section(s string, where place, which recognise) {
 	for len(s) > 0 {
 		chunk := s
 		if e.t.chunked && len(s) > chunkSize {
