@@ -29,6 +29,10 @@ const (
 	keepBuilds = 7 * 24 * time.Hour
 )
 
+// buildFlags drop symbols, a third of the file. There is no -trimpath among them: it would compile every dependency a
+// second time, apart from `go test` and `go vet` in the module.
+var buildFlags = []string{"-buildvcs=false", "-ldflags=-s -w"}
+
 // Find looks for a devstack binary: the one named by LONGALIGN_DEVSTACK_BIN, else in the directories given, else
 // beside the running program.
 func Find(dirs ...string) (string, error) {
@@ -73,8 +77,8 @@ func Build(ctx context.Context, out string, progress io.Writer) error {
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return fmt.Errorf("build devstack: %w", err)
 	}
-	// No -trimpath: it would compile every dependency a second time, apart from `go test` and `go vet` in the module.
-	cmd := exec.CommandContext(ctx, "go", "build", "-C", source, "-buildvcs=false", "-ldflags=-s -w", "-o", out, ".")
+	args := slices.Concat([]string{"build", "-C", source}, buildFlags, []string{"-o", out, "."})
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "GOWORK=off") // a workspace would give it other versions than its go.mod
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build devstack: go build -C %s: %w\n%s", source, err, lastLines(string(text)))
@@ -169,7 +173,7 @@ func sourceDir() (string, error) {
 // sourceKey identifies what a build is made of: sources, dependencies, toolchain and target.
 func sourceKey(source string) (string, error) {
 	h := sha256.New()
-	fmt.Fprintln(h, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	fmt.Fprintln(h, runtime.Version(), runtime.GOOS, runtime.GOARCH, buildFlags)
 	names, err := filepath.Glob(filepath.Join(source, "*.go"))
 	if err != nil {
 		return "", err

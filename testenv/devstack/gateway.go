@@ -37,7 +37,7 @@ type gateway struct {
 // startGateway serves data's s3 directory; ready waits until it answers. There can be one a process, and it changes the
 // working directory.
 func startGateway(ctx context.Context, data *dataDir, c gatewayConfig, log *slog.Logger) (*gateway, error) {
-	layout, err := openLayout(data, c.bucket)
+	layout, err := openLayout(data, c.bucket, meta.XattrMeta{}.Test)
 	if err != nil {
 		return nil, err
 	}
@@ -115,24 +115,23 @@ type layout struct {
 	sidecar string // empty: extended attributes
 }
 
-func openLayout(data *dataDir, bucket string) (layout, error) {
+// openLayout decides at the first start, by trying, whether the filesystem has extended attributes, and keeps to it.
+func openLayout(data *dataDir, bucket string, tryAttributes func(dir string) error) (layout, error) {
 	l := layout{root: data.path("s3")}
 	if err := os.MkdirAll(l.root, 0o700); err != nil {
 		return layout{}, fmt.Errorf("create the object directory: %w", err)
 	}
 	sidecar := data.path("metadata")
-	if _, err := os.Stat(sidecar); err == nil { // chosen at an earlier start, on whatever filesystem that was
+	if _, err := os.Stat(sidecar); err == nil {
 		l.sidecar = sidecar
 		return l, nil
 	}
-	if os.Getenv(noXattrsVariable) == "" {
-		if (meta.XattrMeta{}).Test(l.root) == nil {
-			return l, nil
-		}
+	if tryAttributes(l.root) == nil {
+		return l, nil
 	}
 	if _, err := os.Stat(l.bucketDir(bucket)); !errors.Is(err, fs.ErrNotExist) {
 		return layout{}, fmt.Errorf("the objects in %s keep their checksums in extended attributes, which this filesystem lacks: "+
-			"move the directory back to where it was, or copy it with its attributes (cp -a, rsync -X)", l.root)
+			"copy the directory, with its attributes (cp -a, rsync -X), to a filesystem that has them", l.root)
 	}
 	if err := os.Mkdir(sidecar, 0o700); err != nil {
 		return layout{}, fmt.Errorf("create the object metadata directory: %w", err)
@@ -140,6 +139,3 @@ func openLayout(data *dataDir, bucket string) (layout, error) {
 	l.sidecar = sidecar
 	return l, nil
 }
-
-// noXattrsVariable makes the gateway behave as on a filesystem without extended attributes; for tests.
-const noXattrsVariable = "DEVSTACK_NO_XATTRS"
