@@ -1,0 +1,255 @@
+package instructions
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/datasets/artifact"
+)
+
+// RequestKey names a request for journals: the sha256 in hexadecimal of the canonical JSON of {model, parameters,
+// messages, sample}. Equal keys ask for the same text.
+func RequestKey(model string, parameters any, messages []datasets.Message, sample int) (string, error) {
+	b, err := artifact.CanonicalJSON(struct {
+		Model      string             `json:"model"`
+		Parameters any                `json:"parameters"`
+		Messages   []datasets.Message `json:"messages"`
+		Sample     int                `json:"sample"`
+	}{model, parameters, messages, sample})
+	if err != nil {
+		return "", fmt.Errorf("request key: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// Maker makes instances from documents.
+type Maker struct {
+	Teacher datasets.Teacher
+	Params  datasets.InstructionsParams
+	// Count measures texts in tokens; nil leaves the lengths out.
+	Count func(text string) int
+	// Concurrency is how many documents are worked on at once; default 1. The result does not depend on it.
+	Concurrency int
+
+	prompts *Prompts
+}
+
+// Init fills in defaults and checks everything that can be wrong before the first request.
+func (m *Maker) Init() error {
+	m.Params = m.Params.Defaults()
+	if err := m.Params.Validate(); err != nil {
+		return fmt.Errorf("instructions: %w", err)
+	}
+	prompts, err := NewPrompts(m.Params.Prompts)
+	if err != nil {
+		return fmt.Errorf("instructions: %w", err)
+	}
+	m.prompts = prompts
+	return nil
+}
+
+// result is what one document gave.
+type result struct {
+	instances []datasets.Instance
+	report    datasets.InstructionsReport
+	err       error
+}
+
+// Make asks about every document and gives write the instances in the documents' order. first is the number of the
+// first document, for a shard. A question that fails after all attempts is counted and left out; an error of the teacher's that is none
+// of this package's (a lost connection, a spent budget) ends it.
+func (m *Maker) Make(ctx context.Context, documents iter.Seq2[datasets.Document, error], first int, write func(datasets.Instance) error) (datasets.InstructionsReport, error) {
+	report := datasets.InstructionsReport{Teacher: m.Teacher.Describe()}
+	if m.prompts == nil {
+		if err := m.Init(); err != nil {
+			return report, err
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// Each document has a channel of its own, in a queue that keeps their order and bounds how many are begun.
+	queue := make(chan chan result, max(1, m.Concurrency))
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer close(queue)
+		number := first
+		for d, err := range documents {
+			if err != nil {
+				return fmt.Errorf("instructions: %w", err)
+			}
+			done := make(chan result, 1)
+			select {
+			case queue <- done:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			n := number
+			go func() { done <- m.one(ctx, d, n) }()
+			number++
+		}
+		return nil
+	})
+	group.Go(func() error {
+		for done := range queue {
+			r := <-done
+			report.Add(r.report)
+			if r.err != nil {
+				return r.err
+			}
+			for _, i := range r.instances {
+				if err := write(i); err != nil {
+					return fmt.Errorf("instructions: %w", err)
+				}
+			}
+		}
+		return nil
+	})
+	return report, group.Wait()
+}
+
+// one makes the instances of one document.
+func (m *Maker) one(ctx context.Context, d datasets.Document, number int) result {
+	var r result
+	per := m.Params.PerDocument
+	if d.Split == datasets.SplitHeldOut {
+		per = m.Params.PerHeldOut
+	}
+	if d.Lang != "zh" {
+		d.Lang = "en"
+	}
+	for k := range per {
+		instance, err := m.ask(ctx, d, k, &r.report)
+		if reason, ok := unusable(err); ok {
+			count(&r.report.Failed, reason)
+			continue
+		}
+		if err != nil {
+			r.err = fmt.Errorf("instructions: document %s: %w", d.ID, err)
+			return r
+		}
+		instance.Meta.ID = number*max(m.Params.PerDocument, m.Params.PerHeldOut) + k
+		r.instances = append(r.instances, instance)
+		r.report.Instances++
+		if d.Split == datasets.SplitHeldOut {
+			r.report.HeldOut++
+		}
+		count(&r.report.Tasks, instance.Meta.Task)
+		count(&r.report.Langs, d.Lang)
+	}
+	return r
+}
+
+// ask makes instance k of a document, with new samples while replies cannot be used.
+func (m *Maker) ask(ctx context.Context, d datasets.Document, k int, report *datasets.InstructionsReport) (datasets.Instance, error) {
+	rng := m.rand(d, k)
+	task := m.Params.Tasks[rng.IntN(len(m.Params.Tasks))]
+	request := datasets.TeacherRequest{Task: task, Lang: d.Lang, Document: d, Seed: rng.Uint64n(1 << 63)}
+	var last error
+	for attempt := range m.Params.Attempts {
+		if last != nil {
+			reason, _ := unusable(last)
+			count(&report.Retried, reason)
+		}
+		// Instances of one document that drew the same task ask with different samples too.
+		request.Sample = k*m.Params.Attempts + attempt
+		var instance datasets.Instance
+		if instance, last = m.attempt(ctx, request, rng, report); last == nil {
+			return instance, nil
+		}
+		if _, ok := unusable(last); !ok {
+			return datasets.Instance{}, last
+		}
+	}
+	return datasets.Instance{}, last
+}
+
+func (m *Maker) attempt(ctx context.Context, request datasets.TeacherRequest, rng *datasets.Rand, report *datasets.InstructionsReport) (datasets.Instance, error) {
+	d := request.Document
+	ask := func() (datasets.TeacherReply, error) {
+		reply, err := m.Teacher.Ask(ctx, request)
+		report.InputTokens += int64(reply.InputTokens)
+		report.OutputTokens += int64(reply.OutputTokens)
+		switch {
+		case err != nil:
+			return reply, err
+		case reply.Finish == "refusal":
+			return reply, ErrRefused
+		case strings.TrimSpace(reply.Text) == "":
+			return reply, ErrEmptyReply
+		case reply.Finish == "length":
+			return reply, ErrCutOff
+		}
+		return reply, nil
+	}
+	var err error
+	request.Kind = datasets.RequestPropose
+	if request.Messages, err = m.prompts.Propose(d, request.Task, m.Params.Questions); err != nil {
+		return datasets.Instance{}, err
+	}
+	proposal, err := ask()
+	if err != nil {
+		return datasets.Instance{}, err
+	}
+	questions, err := ParseQuestions(proposal.Text)
+	if err != nil {
+		return datasets.Instance{}, err
+	}
+	request.Kind = datasets.RequestAnswer
+	request.Question = questions[rng.IntN(len(questions))]
+	if request.Messages, err = m.prompts.Answer(d, request.Question); err != nil {
+		return datasets.Instance{}, err
+	}
+	answer, err := ask()
+	if err != nil {
+		return datasets.Instance{}, err
+	}
+	if Refused(answer.Text) {
+		return datasets.Instance{}, ErrRefused
+	}
+	text := strings.TrimSpace(answer.Text)
+	meta := &datasets.InstanceMeta{
+		Document: d.ID, Split: d.Split, Task: request.Task, Lang: d.Lang, Teacher: m.Teacher.Describe(),
+		Kind: answer.QuestionKind, Needle: answer.Needle, DocumentTokens: d.Tokens,
+	}
+	if m.Count != nil {
+		meta.AnswerTokens = m.Count(text)
+	}
+	messages := append(request.Messages, datasets.Message{Role: datasets.RoleAssistant, Content: text})
+	return datasets.Instance{Messages: messages, Meta: meta}, nil
+}
+
+// rand returns the randomness of instance k of a document: the first 16 bytes of the sha256 of seed, ID, copy and k.
+func (m *Maker) rand(d datasets.Document, k int) *datasets.Rand {
+	sum := sha256.Sum256([]byte(strings.Join([]string{"instructions", strconv.FormatUint(m.Params.Seed, 10), d.ID, strconv.Itoa(d.Copy), strconv.Itoa(k)}, "\x00")))
+	return datasets.NewRand(binary.BigEndian.Uint64(sum[:]), binary.BigEndian.Uint64(sum[8:]))
+}
+
+// unusable says in a report's words why a reply cannot be used; ok is false for other errors.
+func unusable(err error) (reason string, ok bool) {
+	for reason, target := range map[string]error{
+		"refused": ErrRefused, "no question": ErrNoQuestions, "cut off": ErrCutOff, "empty": ErrEmptyReply,
+	} {
+		if errors.Is(err, target) {
+			return reason, true
+		}
+	}
+	return "", false
+}
+
+func count[K comparable](counts *map[K]int, k K) {
+	if *counts == nil {
+		*counts = map[K]int{}
+	}
+	(*counts)[k]++
+}
