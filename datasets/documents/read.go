@@ -84,14 +84,29 @@ type reader struct {
 // ends the reading if bad returns an error. files counts the files read.
 func Read(ctx context.Context, s Source, maxBytes int64, yield func(datasets.Document) error, bad func(*InputError) error) (files int, err error) {
 	r := &reader{Source: s, maxBytes: maxBytes, yield: yield, bad: bad}
-	err = fs.WalkDir(s.FS, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
+	err = s.walk(ctx, bad, func(name string, format datasets.DocumentFormat) error {
+		r.file = name
+		err := r.read(name, format)
+		if errors.Is(err, errNotADocument) {
+			return nil
+		}
+		files++
+		var input *InputError
+		if errors.As(err, &input) {
+			return bad(input)
+		}
+		return err
+	})
+	return files, err
+}
+
+// walk visits the files of s that are meant, in the order of their names.
+func (s Source) walk(ctx context.Context, bad func(*InputError) error, visit func(name string, format datasets.DocumentFormat) error) error {
+	return fs.WalkDir(s.FS, ".", func(name string, entry fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 		if err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
 			if err := bad(&InputError{File: name, Reason: "cannot be opened", Err: err}); err != nil || name == "." {
 				return err
 			}
@@ -106,23 +121,11 @@ func Read(ctx context.Context, s Source, maxBytes int64, yield func(datasets.Doc
 			}
 			return nil
 		}
-		read := r.formatOf(name)
-		if read == nil || !s.selects(name) {
-			return nil
+		if format := s.formatOf(name); format != "" && s.selects(name) {
+			return visit(name, format)
 		}
-		r.file = name
-		err = read(name)
-		if errors.Is(err, errNotADocument) {
-			return nil
-		}
-		var input *InputError
-		if errors.As(err, &input) {
-			err = bad(input)
-		}
-		files++
-		return err
+		return nil
 	})
-	return files, err
 }
 
 // errNotADocument leaves out a file that is not meant, such as a generated one.
@@ -165,12 +168,12 @@ func matchElements(pattern, name []string) bool {
 	return len(name) == 0
 }
 
-// formatOf returns how to read a file, nil to leave it out.
-func (r *reader) formatOf(name string) func(string) error {
-	bare := strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".zst")
-	format := r.Format
+// formatOf returns the format a file is read as, empty to leave it out.
+func (s Source) formatOf(name string) datasets.DocumentFormat {
+	ext := path.Ext(strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".zst"))
+	format := s.Format
 	if format == "" || format == datasets.FormatAuto {
-		switch path.Ext(bare) {
+		switch ext {
 		case ".jsonl", ".ndjson":
 			format = datasets.FormatJSONL
 		case ".parquet":
@@ -183,26 +186,30 @@ func (r *reader) formatOf(name string) func(string) error {
 			format = datasets.FormatGo
 		case ".txt":
 			format = datasets.FormatText
+		default:
+			return ""
 		}
 	}
+	if format == datasets.FormatGo && (ext != ".go" || strings.Contains(path.Base(name), "_test.go")) {
+		return ""
+	}
+	return format
+}
+
+func (r *reader) read(name string, format datasets.DocumentFormat) error {
 	switch format {
 	case datasets.FormatJSONL:
-		return r.readJSONL
+		return r.readJSONL(name)
 	case datasets.FormatParquet:
-		return r.readParquet
-	case datasets.FormatText:
-		return r.readText
+		return r.readParquet(name)
 	case datasets.FormatMarkdown:
-		return r.readMarkdown
+		return r.readMarkdown(name)
 	case datasets.FormatHTML:
-		return r.readHTML
+		return r.readHTML(name)
 	case datasets.FormatGo:
-		if path.Ext(bare) != ".go" || strings.HasSuffix(bare, "_test.go") {
-			return nil
-		}
-		return r.readGo
+		return r.readGo(name)
 	}
-	return nil
+	return r.readText(name)
 }
 
 // emit fills in what d leaves open and passes it on.

@@ -1,0 +1,35 @@
+package documents
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+
+	"github.com/longalign/longalign-go/datasets"
+)
+
+// Digest hashes the names and bytes of the files that Read would read from s: what the source is, wherever it lies. What
+// cannot be read is a fact about the source too; Read reports it, by the policy for bad input.
+func Digest(ctx context.Context, s Source) (string, error) {
+	all := sha256.New()
+	unreadable := func(e *InputError) error {
+		fmt.Fprintf(all, "%q cannot be read\n", e.File)
+		return nil
+	}
+	err := s.walk(ctx, unreadable, func(name string, _ datasets.DocumentFormat) error {
+		f, err := s.FS.Open(name)
+		if err != nil {
+			return unreadable(&InputError{File: name})
+		}
+		defer f.Close()
+		h := sha256.New()
+		if _, err := io.Copy(h, f); err != nil {
+			return unreadable(&InputError{File: name})
+		}
+		fmt.Fprintf(all, "%q %x\n", name, h.Sum(nil))
+		return nil
+	})
+	return "sha256:" + hex.EncodeToString(all.Sum(nil)), err
+}
