@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // PartSize is the length of a blob's parts: blobs that are longer carry one hash a part, so that a range can be
@@ -23,7 +24,7 @@ const PartSize = 16 << 20
 // spoolMemory is how much of a stream is held in memory before it is spooled to a file.
 const spoolMemory = 1 << 20
 
-// maxCopies bounds the search for a place beside corrupt copies of the same blob.
+// maxCopies bounds the search for a place beside corrupt objects of the same digest.
 const maxCopies = 100
 
 // Blob names immutable bytes. It is small, comparable, and safe in a workflow's history.
@@ -185,28 +186,49 @@ func (s *Store) putHashed(ctx context.Context, sum *sums, open func() (io.ReadCl
 			b.Parts += "." + strconv.Itoa(p.Copy)
 		}
 	}
-	for ; b.Copy <= maxCopies; b.Copy = max(2, b.Copy+1) {
+	for range maxCopies {
 		key, err := b.Key()
 		if err != nil {
 			return Blob{}, err
 		}
 		err = s.putOnce(ctx, key, b, open)
-		if err == nil {
-			return b, nil
-		}
-		if !errors.Is(err, ErrExists) {
-			return Blob{}, err
+		if errors.Is(err, ErrExists) {
+			err = s.adopt(ctx, key, b)
 		}
 		var corrupt *CorruptError
-		switch err := s.CheckBlob(ctx, b); {
+		switch {
 		case err == nil:
 			return b, nil
-		case errors.As(err, &corrupt): // leave it, store the bytes beside it
+		case errors.As(err, &corrupt):
+			b.Copy = max(2, b.Copy+1) // leave it, store the bytes beside it
+		case errors.Is(err, ErrNotFound): // garbage collection came between: put it again
 		default:
 			return Blob{}, err
 		}
 	}
-	return Blob{}, fmt.Errorf("store blob %s: %d copies in %s are all corrupt: the storage is failing", b.Digest, maxCopies, s.uri)
+	return Blob{}, fmt.Errorf("store blob %s: %d attempts in %s ended in corrupt or vanished objects: the storage is failing", b.Digest, maxCopies, s.uri)
+}
+
+// claimAge is the age from which a blob that is found stored already is claimed.
+const claimAge = time.Hour
+
+// claimKey names the empty object by which a writer keeps an old blob from garbage collection.
+func claimKey(hash string) string { return "claims/" + hash }
+
+// adopt makes an object that is there already the caller's: its bytes are compared, and an old one, which garbage
+// collection may be about to remove, is claimed until the caller's manifest names it.
+func (s *Store) adopt(ctx context.Context, key string, b Blob) error {
+	info, err := s.backend.Head(ctx, key)
+	if err != nil {
+		return err
+	}
+	if time.Since(info.Modified) > claimAge {
+		claim := claimKey(strings.TrimPrefix(b.Digest, "sha256:"))
+		if _, err := s.backend.Put(ctx, claim, strings.NewReader(""), 0, Condition{}); err != nil {
+			return err
+		}
+	}
+	return s.CheckBlob(ctx, b)
 }
 
 func (s *Store) putOnce(ctx context.Context, key string, b Blob, open func() (io.ReadCloser, error)) error {

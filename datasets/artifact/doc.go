@@ -7,6 +7,7 @@
 //	actions/<stage>/<key>/<generation>.json     manifests: one a result, first writer wins, never edited
 //	pointers/<name>.json                        small values changed by conditional write, fenced by an epoch
 //	runs/<id>/<run id>.json                     what a run was asked, what it used and how it ended
+//	claims/<hex>                                keep an old blob that is about to be used again from garbage collection
 //
 // Order in which things are written, so that whatever is visible is complete: blobs, then the manifest that names
 // them, then the pointer or run record that names the manifest.
