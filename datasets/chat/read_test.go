@@ -1,0 +1,158 @@
+package chat
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/longalign/longalign-go/datasets"
+)
+
+func readAll(r io.Reader) (talks [][]Message, bad []string) {
+	for i, err := range Read(r, "f") {
+		if err != nil {
+			bad = append(bad, err.Error())
+			continue
+		}
+		talks = append(talks, i.Messages)
+	}
+	return talks, bad
+}
+
+func TestTheUsualChatFormsAreRead(t *testing.T) {
+	talk := [][]Message{{user("Q"), assistant("A")}}
+	for name, tt := range map[string]struct {
+		in   string
+		want [][]Message
+	}{
+		"messages":            {`{"messages":[{"role":"user","content":"Q"},{"role":"assistant","content":"A"}]}`, talk},
+		"text parts":          {`{"messages":[{"role":"user","content":[{"type":"text","value":"Q"}]},{"role":"assistant","content":[{"type":"text","text":"A"}],"loss_weight":1.0}]}`, talk},
+		"ShareGPT":            {`{"conversations":[{"from":"human","value":"Q"},{"from":"gpt","value":"A"}]}`, talk},
+		"ShareGPT array":      {"\ufeff[\n" + `{"id":"x","conversations":[{"from":"human","value":"Q"},{"from":"gpt","value":"A"}]}` + "\n]", talk},
+		"ShareGPT and system": {`{"system":"S","conversations":[{"from":"human","value":"Q"},{"from":"gpt","value":"A"}]}`, [][]Message{{system("S"), user("Q"), assistant("A")}}},
+		"instruction":         {`{"instruction":"Q","input":"","output":"A"}`, talk},
+		"instruction, input and history": {
+			`{"instruction":"Q","input":"I","output":"A","history":[["q","a"]]}`,
+			[][]Message{{user("q"), assistant("a"), user("Q\nI"), assistant("A")}},
+		},
+		"context and query": {`{"context":"D","query":"Q","answer":"A"}`, [][]Message{{user("D\n\nQ"), assistant("A")}}},
+		"blank lines":       {"\n\n" + `{"instruction":"Q","output":"A"}` + "\n\n", talk},
+		"an empty file":     {" \n", nil},
+	} {
+		got, bad := readAll(strings.NewReader(tt.in))
+		if diff := cmp.Diff(tt.want, got); diff != "" || bad != nil {
+			t.Errorf("%s: %v\n%s", name, bad, diff)
+		}
+	}
+}
+
+func TestBadConversationsAreNamedByLineAndReadingGoesOn(t *testing.T) {
+	good := `{"instruction":"Q","output":"A"}`
+	for name, tt := range map[string]struct {
+		in   string
+		good int
+		want []string
+	}{
+		"broken JSON":        {good + "\n{\"instr\n" + good, 2, []string{"f:2: unexpected end of JSON input"}},
+		"a NUL byte":         {good + "\n{\"instruction\":\"\x00\"}\n", 1, []string{"f:2: invalid character '\\x00' in string literal"}},
+		"another form":       {`{"text":"x"}`, 0, []string{`f:1: no conversation; expected "messages", "conversations", "instruction" with "output", or "context" with "query" and "answer"`}},
+		"an unknown role":    {`{"conversations":[{"from":"tool","value":"x"}]}`, 0, []string{`f:1: message 0: unknown role "tool"; use system, user (human) or assistant (gpt)`}},
+		"wrong types":        {`{"messages":[{"role":"user","content":7}]}`, 0, []string{"f:1: content is neither a string nor a list of parts"}},
+		"no alternation":     {`{"conversations":[{"from":"gpt","value":"x"}]}`, 0, []string{`f:1: message 0: role "assistant" where "user" is expected; user and assistant must alternate, beginning with user`}},
+		"no answer":          {`{"messages":[{"role":"user","content":"x"}]}`, 0, []string{"f:1: the last message is the user's, so there is no answer to train on"}},
+		"no messages":        {`{"messages":[]}`, 0, []string{"f:1: no messages"}},
+		"a line in an array": {"[\n" + good + ",\n\n{\"messages\":[]},\n" + good + "]", 2, []string{"f:4: no messages"}},
+		"a broken array":     {"[\n" + good + ",\n{\"x\": ]", 1, []string{"f:3: broken JSON array: invalid character ']' looking for beginning of value"}},
+		"an array cut off":   {"[\n" + good + ",\n", 1, []string{"f:3: broken JSON array: unexpected EOF"}},
+	} {
+		got, bad := readAll(strings.NewReader(tt.in))
+		if diff := cmp.Diff(tt.want, bad); diff != "" || len(got) != tt.good {
+			t.Errorf("%s: %d good\n%s", name, len(got), diff)
+		}
+	}
+}
+
+func TestAReadersErrorEndsTheReading(t *testing.T) {
+	broken := errors.New("disk on fire")
+	r := io.MultiReader(strings.NewReader(`{"instruction":"Q","output":"A"}`+"\n"), errReader{broken})
+	n := 0
+	var last error
+	for _, err := range Read(r, "f") {
+		n++
+		last = err
+	}
+	if n != 2 || !errors.Is(last, broken) {
+		t.Errorf("%d items, last error %v", n, last)
+	}
+}
+
+type errReader struct{ err error }
+
+func (r errReader) Read([]byte) (int, error) { return 0, r.err }
+
+func TestRealChatFilesAreReadWhole(t *testing.T) {
+	root := sharedDir(t, "cases")
+	for file, want := range map[string]int{
+		"sharegpt/dummy_conversation.json": 500,
+		"sharegpt/original_example.json":   5,
+		"sharegpt/v1_sft_demo.jsonl":       500,
+		"inputs/longreward_sft.jsonl":      1,
+	} {
+		f, err := os.Open(filepath.Join(root, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		got, bad := readAll(f)
+		if len(got) != want || bad != nil {
+			t.Errorf("%s: %d conversations, want %d; errors %v", file, len(got), want, bad)
+		}
+	}
+}
+
+func sharedDir(t testing.TB, parts ...string) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			break
+		}
+		if dir == filepath.Dir(dir) {
+			t.Skip("not inside the module")
+		}
+		dir = filepath.Dir(dir)
+	}
+	path := filepath.Join(append([]string{dir, "..", "shared"}, parts...)...)
+	if _, err := os.Stat(path); err != nil {
+		t.Skipf("reference data not present: %v", err)
+	}
+	return path
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add(`{"messages":[{"role":"user","content":"Q"},{"role":"assistant","content":[{"type":"text","text":"A"}]}]}`)
+	f.Add("[{\"conversations\":[{\"from\":\"human\",\"value\":\"\\ud800\"}]},\n{}]")
+	f.Add("{\"history\":[[\"a\"]],\"instruction\":\"x\",\"output\":\"y\"}\n[")
+	f.Fuzz(func(t *testing.T, in string) {
+		lines := strings.Count(in, "\n") + 1
+		for i, err := range Read(strings.NewReader(in), "f") {
+			var bad *LineError
+			switch {
+			case err == nil:
+				if i.Check() != nil || i.Messages[len(i.Messages)-1].Role != datasets.RoleAssistant {
+					t.Errorf("yielded %v", i)
+				}
+			case !errors.As(err, &bad) || bad.Line < 1 || bad.Line > lines:
+				t.Errorf("error %v in a text of %d lines", err, lines)
+			}
+		}
+	})
+}
