@@ -89,8 +89,9 @@ func Build(ctx context.Context, out string, progress io.Writer) error {
 	return nil
 }
 
-// cached returns a devstack binary of the present sources from the user's cache, building it if it is not there.
-func cached(ctx context.Context, progress io.Writer) (string, error) {
+// Cached returns a devstack binary of the present sources from the user's cache, building it if it is not there; or the
+// one named by LONGALIGN_DEVSTACK_BIN.
+func Cached(ctx context.Context, progress io.Writer) (string, error) {
 	if bin := os.Getenv(BinVariable); bin != "" {
 		return bin, nil
 	}

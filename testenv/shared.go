@@ -3,6 +3,8 @@ package testenv
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -56,7 +58,7 @@ func Private(t TB) *Stack {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), sharedTimeout)
 	defer cancel()
-	bin, err := cached(ctx, os.Stderr)
+	bin, err := Cached(ctx, os.Stderr)
 	if err != nil {
 		t.Fatalf("private devstack: %v", err)
 	}
@@ -113,12 +115,13 @@ func lingering(ctx context.Context) (Endpoint, error) {
 	if err != nil {
 		return Endpoint{}, err
 	}
-	bin, err := cached(ctx, os.Stderr)
+	bin, err := Cached(ctx, os.Stderr)
 	if err != nil {
 		return Endpoint{}, err
 	}
 	// Another version of the sources gets a devstack of its own.
-	data := filepath.Join(cache, "shared", filepath.Base(filepath.Dir(bin)))
+	version := sha256.Sum256([]byte(bin)) // the cache has one path a version
+	data := filepath.Join(cache, "shared", hex.EncodeToString(version[:8]))
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return Endpoint{}, fmt.Errorf("create the data directory: %w", err)
 	}

@@ -5,7 +5,8 @@
 //	Shared     for tests: the one devstack that `make test` runs for all packages, or one that lingers between runs
 //	Private    for tests that stop, kill or restart their servers
 //	Unique     a name that keeps a test apart from all others on a shared devstack
-//	Build      compiles devstack, a Go module of its own, so that the main module depends on no server
+//	Build      compiles devstack, a Go module of its own, so that the main module depends on no server; Cached
+//	           does so once for all checkouts of a user, Find looks for one that is built
 //
 // An Endpoint says where the servers are. Its Env is what a process needs to use them, and is nothing but the standard
 // variables of the Temporal and AWS SDKs: a real Temporal and a real object store are put in their place by setting
