@@ -47,9 +47,15 @@ func (j *packJob[F]) part(_, i int) {
 
 // packStrip copies k rows of n ≤ nr columns into rows of nr, padding with zeros.
 func packStrip[F Float](dst, src []F, ld, k, n, nr int) {
-	if n == 16 && nr == 16 {
+	switch {
+	case n == 16 && nr == 16:
 		for p := range k {
 			*(*[16]F)(dst[p*16:]) = *(*[16]F)(src[p*ld:])
+		}
+		return
+	case n == 6 && nr == 6:
+		for p := range k {
+			*(*[6]F)(dst[p*6:]) = *(*[6]F)(src[p*ld:])
 		}
 		return
 	}

@@ -37,7 +37,7 @@ type peakJob struct {
 
 const (
 	peakRounds = 2000
-	peakPart   = 1 << 20 // elements that a part reads
+	peakPart   = 1 << 18 // elements that a part reads
 )
 
 func (j *peakJob) part(w, i int) {
