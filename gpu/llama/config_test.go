@@ -1,0 +1,142 @@
+package llama_test
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/longalign/longalign-go/gpu/llama"
+)
+
+func TestConfigsThatChangeTheMathsAreRefused(t *testing.T) {
+	glm := families["chatglm"]
+	for name, tt := range map[string]struct {
+		config fields
+		field  string
+	}{
+		"an unknown field":                       {base.with(fields{"logit_scale": 0.5}), "logit_scale"},
+		"an unknown architecture":                {base.with(fields{"model_type": "gemma3"}), "model_type"},
+		"another activation":                     {base.with(fields{"hidden_act": "gelu"}), "hidden_act"},
+		"a partial rotary embedding":             {base.with(fields{"partial_rotary_factor": 0.5}), "partial_rotary_factor"},
+		"quantized weights":                      {base.with(fields{"quantization_config": fields{"bits": 4}}), "quantization_config"},
+		"dropout":                                {base.with(fields{"attention_dropout": 0.1}), "attention_dropout"},
+		"heads that do not divide":               {base.with(fields{"num_key_value_heads": 3}), "num_key_value_heads"},
+		"a width that heads do not divide":       {base.with(fields{"num_attention_heads": 5, "num_key_value_heads": 5}), "hidden_size"},
+		"an unknown rope scaling":                {base.with(fields{"rope_scaling": fields{"type": "longrope", "factor": 2.0}}), "rope_scaling"},
+		"an unknown field of rope scaling":       {base.with(fields{"rope_scaling": fields{"type": "linear", "factor": 2.0, "warp": 1}}), "rope_scaling"},
+		"two types of rope scaling":              {base.with(fields{"rope_scaling": fields{"type": "linear", "rope_type": "yarn", "factor": 2.0}}), "rope_scaling"},
+		"rope scaling without a factor":          {base.with(fields{"rope_scaling": fields{"type": "linear"}}), "rope_scaling"},
+		"two rotary bases":                       {base.with(fields{"rope_parameters": fields{"rope_type": "default", "rope_theta": 5.0}}), "rope_theta"},
+		"a window on llama":                      {base.with(fields{"sliding_window": 8}), "sliding_window"},
+		"layer types against the window":         {base.with(fields{"model_type": "qwen3", "layer_types": []string{"full_attention", "sliding_attention"}}), "layer_types"},
+		"qwen2 without its biases":               {base.with(fields{"model_type": "qwen2", "attention_bias": false}), "attention_bias"},
+		"a missing size":                         {fields{"model_type": "llama", "vocab_size": 5}, "hidden_size"},
+		"a negative size":                        {base.with(fields{"vocab_size": -1}), "vocab_size"},
+		"a size that is text":                    {base.with(fields{"vocab_size": "many"}), "vocab_size"},
+		"chatglm with another residual":          {glm.with(fields{"apply_residual_connection_post_layernorm": true}), "apply_residual_connection_post_layernorm"},
+		"chatglm with two vocabulary sizes":      {glm.with(fields{"vocab_size": 99}), "padded_vocab_size"},
+		"quantized chatglm":                      {glm.with(fields{"quantization_bit": 4}), "quantization_bit"},
+		"a negative number of heads per chatglm": {glm.with(fields{"multi_query_group_num": -2}), "multi_query_group_num"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			data, err := json.Marshal(tt.config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = llama.ParseConfig(data)
+			var ce *llama.ConfigError
+			if !errors.As(err, &ce) || !slices.Contains(ce.Fields, tt.field) {
+				t.Errorf("got %v, want a ConfigError naming %s", err, tt.field)
+			}
+		})
+	}
+}
+
+func TestHarmlessFieldsPass(t *testing.T) {
+	c := parse(t, base.with(fields{
+		"transformers_version": "4.45.0", "use_cache": false, "pretraining_tp": 2, "_name_or_path": "x", "sliding_window": nil,
+		"unheard_of": nil, "attention_dropout": 0.0, "torch_dtype": "bfloat16", "eos_token_id": []int{2, 7},
+	}))
+	if c.DType != "bfloat16" || !slices.Equal(c.EOS, []int{2, 7}) {
+		t.Errorf("dtype %q, EOS %v", c.DType, c.EOS)
+	}
+}
+
+func TestConfigsRoundTripByteForByte(t *testing.T) {
+	source := "{\"model_type\":\"llama\",\n\t\"vocab_size\": 8, \"hidden_size\":4,\"intermediate_size\":4,\"num_hidden_layers\":1,\"num_attention_heads\":1 }"
+	c, err := llama.ParseConfig([]byte(source))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.JSON(); err != nil || string(got) != source {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestContextExtensionIsWrittenIntoTheConfig(t *testing.T) {
+	for name, tt := range map[string]struct {
+		config fields
+		theta  float64
+	}{
+		"llama":            {base, 2e6},
+		"chatglm":          {families["chatglm"], 10000 * 50 * 200},
+		"rope_parameters":  {base.with(fields{"rope_theta": nil, "rope_parameters": fields{"rope_type": "default", "rope_theta": 10000.0}}), 2e6},
+		"without a base":   {base.with(fields{"rope_theta": nil}), 2e6},
+		"with llama3 rope": {families["llama 3.1"], 2e6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := parse(t, tt.config).ScaleRope(200, 65536)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := c.JSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := llama.ParseConfig(data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if again.RopeTheta != tt.theta || c.RopeTheta != tt.theta || again.MaxPositions != 65536 {
+				t.Errorf("base %v, written %v, want %v; context %d", c.RopeTheta, again.RopeTheta, tt.theta, again.MaxPositions)
+			}
+		})
+	}
+}
+
+func TestShapesBecomeConfigs(t *testing.T) {
+	s := llama.Shape{Dim: 128, Layers: 4, Heads: 4, KVHeads: 2, FeedForward: 344, Vocab: 1024, Context: 1024, Tied: true, BOS: 1, EOS: 2}
+	c, err := s.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.HeadDim != 32 || !c.Tied || c.RopeTheta != 10000 || c.MaxPositions != 1024 {
+		t.Errorf("%+v", c)
+	}
+	s.Heads = 3
+	if _, err := s.Config(); err == nil || !strings.Contains(err.Error(), "multiple") {
+		t.Errorf("3 heads of 128: %v", err)
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	for _, c := range families {
+		data, err := json.Marshal(c)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := llama.ParseConfig(data)
+		if err != nil {
+			return
+		}
+		if c.Heads%c.KVHeads != 0 || c.Rotary <= 0 || c.Rotary > c.HeadDim {
+			t.Errorf("accepted %+v", c)
+		}
+	})
+}
