@@ -105,10 +105,10 @@ func (j *packKVJob[F]) part(_, i int) {
 		for c := 0; c < s.dp; c += nr {
 			r := min(nr, s.d-c)
 			if j.values != nil {
-				packStrip(j.values[row*s.dp+c*n:], j.v[src+c:], ld, n, r, nr)
+				e.packCols(j.values[row*s.dp+c*n:], j.v[src+c:], ld, n, r, nr)
 			}
 			if j.keysT != nil {
-				packStrip(j.keysT[row*s.dp+c*n:], j.k[src+c:], ld, n, r, nr)
+				e.packCols(j.keysT[row*s.dp+c*n:], j.k[src+c:], ld, n, r, nr)
 			}
 		}
 	}
@@ -242,7 +242,7 @@ func costly(a, b attentionTask) int { return cmp.Compare(b.cost, a.cost) }
 
 func (j *attentionJob[F]) part(w, i int) {
 	t := j.tasks[i]
-	e, d, dp, mr, nr := j.e, j.d, j.dp, j.e.mr, j.e.nr
+	e, d, dp, mr := j.e, j.d, j.dp, j.e.mr
 	mem := e.local[w]
 	take := func(n int) []F { m := mem[:n:n]; mem = mem[n:]; return m }
 	scores, acc, q := take(queryBlock*keyBlock), take(queryBlock*dp), take(queryBlock*d)
@@ -281,13 +281,7 @@ func (j *attentionJob[F]) part(w, i int) {
 			clear(s[:lo])
 			clear(s[hi:])
 		}
-		values := j.values[row*dp:]
-		for r := 0; r < n; r += mr {
-			used := min(keys, p0+r+mr-j0)
-			for c := 0; used > 0 && c < dp; c += nr {
-				e.tileRows(used, &scores[r*keyBlock], keyBlock, &values[c*keys], &acc[r*dp+c], dp, true)
-			}
-		}
+		j.weigh(acc, scores, j.values[row*dp:], p0, n, j0, keys)
 	}
 	for r := range n {
 		row := (t.first+i0+r)*j.heads*d + t.head*d
@@ -319,8 +313,23 @@ func (s *attentionShape[F]) loadRows(dst, x []F, from, head, n int) {
 func (s *attentionShape[F]) scores(dst, q, packed []F, p0, n, j0, keys int) {
 	e := s.e
 	for c := 0; c < keys && j0+c < p0+n; c += e.nr {
-		for r := max(0, j0+c-p0) / e.mr * e.mr; r < n; r += e.mr {
-			e.tileRows(s.d, &q[r*s.d], s.d, &packed[c*s.d], &dst[r*keyBlock+c], keyBlock, false)
+		r := max(0, j0+c-p0) / e.mr * e.mr
+		e.tileRows(s.d, ceil(n-r, e.mr), &q[r*s.d], s.d, e.mr*s.d, &packed[c*s.d], &dst[r*keyBlock+c], keyBlock, false)
+	}
+}
+
+// weigh adds to acc the products of the rows' weights of a block of keys with the packed values (or keys) of the
+// block. Keys that no row of a tile sees are left out, whose weights are zero.
+func (s *attentionShape[F]) weigh(acc, weights, packed []F, p0, n, j0, keys int) {
+	e := s.e
+	for r := 0; r < n; {
+		used, groups := min(keys, p0+r+e.mr-j0), 1
+		if used == keys {
+			groups = ceil(n-r, e.mr)
 		}
+		for c := 0; used > 0 && c < s.dp; c += e.nr {
+			e.tileRows(used, groups, &weights[r*keyBlock], keyBlock, e.mr*keyBlock, &packed[c*keys], &acc[r*s.dp+c], s.dp, true)
+		}
+		r += groups * e.mr
 	}
 }

@@ -102,8 +102,8 @@ func (j *attentionGradJob[F]) part(w, i int) {
 			delta[r] = e.dot(dy[r*d:(r+1)*d], j.y[o:o+d])
 		}
 		for c := 0; c < dp; c += nr {
-			packStrip(qp[c*n:], q[c:], d, n, min(nr, d-c), nr)
-			packStrip(dyp[c*n:], dy[c:], d, n, min(nr, d-c), nr)
+			e.packCols(qp[c*n:], q[c:], d, n, min(nr, d-c), nr)
+			e.packCols(dyp[c*n:], dy[c:], d, n, min(nr, d-c), nr)
 		}
 		clear(dq[:ceil(n, mr)*mr*dp])
 		lse := j.lse[t.head*j.tokens+t.first+i0:][:n]
@@ -126,23 +126,18 @@ func (j *attentionGradJob[F]) part(w, i int) {
 				clear(dss[:lo])
 				clear(dss[hi:])
 			}
-			keysT := j.keysT[row*dp:]
-			for r := 0; r < n; r += mr {
-				used := min(keys, i0+r+mr-j0)
-				for c := 0; used > 0 && c < dp; c += nr {
-					e.tileRows(used, &ds[r*keyBlock], keyBlock, &keysT[c*keys], &dq[r*dp+c], dp, true)
+			j.weigh(dq, ds, j.keysT[row*dp:], i0, n, j0, keys)
+			for k := 0; k < keys; {
+				from, groups := max(0, j0+k-i0), 1 // earlier queries do not see key k
+				if j0+keys <= i0 {
+					groups = ceil(keys, mr)
 				}
-			}
-			for k := 0; k < keys; k += mr {
-				from := max(0, j0+k-i0) // earlier queries do not see key k
-				if from >= n {
-					break
-				}
-				for c := 0; c < dp; c += nr {
+				for c := 0; from < n && c < dp; c += nr {
 					o := (j0+k)*dp + c
-					e.tileCols(n-from, &p[from*keyBlock+k], keyBlock, &dyp[c*n+from*nr], &dv[o], dp, true)
-					e.tileCols(n-from, &ds[from*keyBlock+k], keyBlock, &qp[c*n+from*nr], &dk[o], dp, true)
+					e.tileCols(n-from, groups, &p[from*keyBlock+k], keyBlock, mr, &dyp[c*n+from*nr], &dv[o], dp, true)
+					e.tileCols(n-from, groups, &ds[from*keyBlock+k], keyBlock, mr, &qp[c*n+from*nr], &dk[o], dp, true)
 				}
+				k += groups * mr
 			}
 		}
 		for r := range n {

@@ -13,17 +13,17 @@ func (e *engine[F]) packedLen(k, n int) int { return k * ceil(n, e.nr) * e.nr }
 // packJob packs a right operand b (k×n): blocks of kBlock rows, each cut into strips of nr columns,
 // each strip row by row. b(p,j) = src[p·ld+j], or src[j·ld+p] when transposed.
 type packJob[F Float] struct {
+	e          *engine[F]
 	dst, src   []F
 	ld, k, n   int
 	transposed bool
 	nr         int
-	packT      func(dst, src []F, ld, k, n, nr int)
 	strips     int // of one part
 }
 
 func (e *engine[F]) pack(dst, src []F, ld, k, n int, transposed bool) {
 	j := &e.jobs.pack
-	*j = packJob[F]{dst: dst, src: src, ld: ld, k: k, n: n, transposed: transposed, nr: e.nr, packT: e.packT}
+	*j = packJob[F]{e: e, dst: dst, src: src, ld: ld, k: k, n: n, transposed: transposed, nr: e.nr}
 	j.strips = max(1, 16384/(min(k, kBlock)*e.nr))
 	e.dev.pool.run(j, ceil(k, kBlock)*ceil(ceil(n, e.nr), j.strips))
 }
@@ -38,27 +38,15 @@ func (j *packJob[F]) part(_, i int) {
 		dst := j.dst[k0*total*j.nr+s*j.nr*kc:][:j.nr*kc]
 		n := min(j.nr, j.n-s*j.nr)
 		if j.transposed {
-			j.packT(dst, j.src[s*j.nr*j.ld+k0:], j.ld, kc, n, j.nr)
+			j.e.packT(dst, j.src[s*j.nr*j.ld+k0:], j.ld, kc, n, j.nr)
 		} else {
-			packStrip(dst, j.src[k0*j.ld+s*j.nr:], j.ld, kc, n, j.nr)
+			j.e.packCols(dst, j.src[k0*j.ld+s*j.nr:], j.ld, kc, n, j.nr)
 		}
 	}
 }
 
 // packStrip copies k rows of n ≤ nr columns into rows of nr, padding with zeros.
 func packStrip[F Float](dst, src []F, ld, k, n, nr int) {
-	switch {
-	case n == 16 && nr == 16:
-		for p := range k {
-			*(*[16]F)(dst[p*16:]) = *(*[16]F)(src[p*ld:])
-		}
-		return
-	case n == 6 && nr == 6:
-		for p := range k {
-			*(*[6]F)(dst[p*6:]) = *(*[6]F)(src[p*ld:])
-		}
-		return
-	}
 	for p := range k {
 		row := dst[p*nr : p*nr+nr]
 		clear(row[copy(row, src[p*ld:p*ld+n]):])
@@ -182,7 +170,7 @@ func (j *gemmJob[F]) tiles(local, b []F, i0, m, k0, kc, s0, s1 int, acc bool) {
 	full := m / e.mr * e.mr
 	if j.cols {
 		for i := 0; i < m; i += e.mr {
-			packStrip(packed[i*kc:], j.a[k0*j.lda+i0+i:], j.lda, kc, min(e.mr, m-i), e.mr)
+			e.packCols(packed[i*kc:], j.a[k0*j.lda+i0+i:], j.lda, kc, min(e.mr, m-i), e.mr)
 		}
 	} else if full < m {
 		for r := range e.mr {
@@ -197,25 +185,28 @@ func (j *gemmJob[F]) tiles(local, b []F, i0, m, k0, kc, s0, s1 int, acc bool) {
 	for s := s0; s < s1; s++ {
 		bs := &b[s*e.nr*kc]
 		n := min(e.nr, j.n-s*e.nr)
-		for i := 0; i < m; i += e.mr {
-			c, ldc, add := &j.c[(i0+i)*j.ldc+s*e.nr], j.ldc, acc
-			whole := n == e.nr && i < full
-			if !whole {
-				c, ldc, add = &tmp[0], e.nr, false
+		below := 0 // rows done by whole tiles
+		if n == e.nr && full > 0 {
+			c := &j.c[i0*j.ldc+s*e.nr]
+			if j.cols {
+				e.tileCols(kc, full/e.mr, &packed[0], e.mr, e.mr*kc, bs, c, j.ldc, acc)
+			} else {
+				e.tileRows(kc, full/e.mr, &j.a[i0*j.lda+k0], j.lda, e.mr*j.lda, bs, c, j.ldc, acc)
 			}
+			below = full
+		}
+		for i := below; i < m; i += e.mr {
 			switch {
 			case j.cols:
-				e.tileCols(kc, &packed[i*kc], e.mr, bs, c, ldc, add)
+				e.tileCols(kc, 1, &packed[i*kc], e.mr, 0, bs, &tmp[0], e.nr, false)
 			case i < full:
-				e.tileRows(kc, &j.a[(i0+i)*j.lda+k0], j.lda, bs, c, ldc, add)
+				e.tileRows(kc, 1, &j.a[(i0+i)*j.lda+k0], j.lda, 0, bs, &tmp[0], e.nr, false)
 			default:
-				e.tileRows(kc, &tail[0], kc, bs, c, ldc, add)
+				e.tileRows(kc, 1, &tail[0], kc, 0, bs, &tmp[0], e.nr, false)
 			}
-			if !whole {
-				for r := range min(e.mr, m-i) {
-					o := (i0+i+r)*j.ldc + s*e.nr
-					store(j.c[o:o+n], tmp[r*e.nr:], acc)
-				}
+			for r := range min(e.mr, m-i) {
+				o := (i0+i+r)*j.ldc + s*e.nr
+				store(j.c[o:o+n], tmp[r*e.nr:], acc)
 			}
 		}
 	}

@@ -11,15 +11,17 @@ type kernels[F Float] struct {
 	name string
 
 	// A tile has mr rows and nr columns: c[i·ldc+j] = (acc ? c : 0) + Σ_k a(i,k) b[k·nr+j], b packed.
-	// In tileRows a(i,k) = a[i·lda+k], in tileCols a(i,k) = a[k·lda+i].
+	// In tileRows a(i,k) = a[i·lda+k], in tileCols a(i,k) = a[k·lda+i]. Tiles below each other, as many as groups says, have
+	// their a step elements apart and share b.
 	mr, nr   int
-	tileRows func(k int, a *F, lda int, b *F, c *F, ldc int, acc bool)
-	tileCols func(k int, a *F, lda int, b *F, c *F, ldc int, acc bool)
+	tileRows func(k, groups int, a *F, lda, step int, b *F, c *F, ldc int, acc bool)
+	tileCols func(k, groups int, a *F, lda, step int, b *F, c *F, ldc int, acc bool)
 	// tileVec is one row against strips consecutive strips of b, stride elements apart; same sums as tileRows.
 	tileVec func(k int, a *F, b *F, stride, strips int, c *F, acc bool)
 
 	// packT turns n ≤ nr rows of k elements, ld apart, into k rows of nr, padded with zeros.
-	packT func(dst, src []F, ld, k, n, nr int)
+	// packCols copies k rows of n ≤ nr elements, ld apart, into rows of nr, padded with zeros.
+	packT, packCols func(dst, src []F, ld, k, n, nr int)
 
 	dot  func(x, y []F) F
 	dot3 func(x, y, z []F) F // Σ x y z

@@ -7,22 +7,28 @@ import "golang.org/x/sys/cpu"
 // The assembly is in tile_amd64.s and vector_amd64.s.
 
 //go:noescape
-func tileRows32(k int, a *float32, lda int, b *float32, c *float32, ldc int, acc bool)
+func tileRows32(k, groups int, a *float32, lda, step int, b *float32, c *float32, ldc int, acc bool)
 
 //go:noescape
-func tileCols32(k int, a *float32, lda int, b *float32, c *float32, ldc int, acc bool)
+func tileCols32(k, groups int, a *float32, lda, step int, b *float32, c *float32, ldc int, acc bool)
 
 //go:noescape
 func tileVec32(k int, a *float32, b *float32, stride, strips int, c *float32, acc bool)
 
 //go:noescape
-func tileRows64(k int, a *float64, lda int, b *float64, c *float64, ldc int, acc bool)
+func tileRows64(k, groups int, a *float64, lda, step int, b *float64, c *float64, ldc int, acc bool)
 
 //go:noescape
-func tileCols64(k int, a *float64, lda int, b *float64, c *float64, ldc int, acc bool)
+func tileCols64(k, groups int, a *float64, lda, step int, b *float64, c *float64, ldc int, acc bool)
 
 //go:noescape
 func tileVec64(k int, a *float64, b *float64, stride, strips int, c *float64, acc bool)
+
+//go:noescape
+func packCols16(dst, src *float32, ld, k int)
+
+//go:noescape
+func packCols6(dst, src *float32, ld, k int)
 
 //go:noescape
 func dot32(x, y []float32) float32
@@ -83,7 +89,7 @@ func fastKernels(k32 *kernels[float32], k64 *kernels[float64]) {
 	k32.tileRows, k32.tileCols, k32.tileVec = tileRows32, tileCols32, tileVec32
 	k64.tileRows, k64.tileCols, k64.tileVec = tileRows64, tileCols64, tileVec64
 
-	k32.packT = packT32
+	k32.packT, k32.packCols = packT32, packCols32
 	k32.dot, k32.dot3 = dot32, dot3x32
 	k32.plus, k32.axpy, k32.scale, k32.scaleMul = plus32, axpy32, scale32, scaleMul32
 	k32.normGrad, k32.rotate = normGrad32, rotate32
@@ -114,5 +120,18 @@ func packT32(dst, src []float32, ld, k, n, nr int) {
 	}
 	if done := 8 * blocks; done < k {
 		packTransposed(dst[done*nr:], src[done:], ld, k-done, n, nr)
+	}
+}
+
+// packCols32 copies whole strips of either operand; the rest is left to the portable loop.
+func packCols32(dst, src []float32, ld, k, n, nr int) {
+	switch {
+	case k == 0:
+	case n == 16 && nr == 16:
+		packCols16(&dst[0], &src[0], ld, k)
+	case n == 6 && nr == 6:
+		packCols6(&dst[0], &src[0], ld, k)
+	default:
+		packStrip(dst, src, ld, k, n, nr)
 	}
 }

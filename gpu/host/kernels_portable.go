@@ -10,14 +10,19 @@ func portable[F Float]() kernels[F] {
 	return kernels[F]{
 		name: "go",
 		mr:   4, nr: 4,
-		tileRows: func(k int, a *F, lda int, b *F, c *F, ldc int, acc bool) {
-			goTile(k, a, lda, 1, b, c, ldc, acc)
+		tileRows: func(k, groups int, a *F, lda, step int, b *F, c *F, ldc int, acc bool) {
+			for g := range groups {
+				goTile(k, at(a, g*step), lda, 1, b, at(c, 4*g*ldc), ldc, acc)
+			}
 		},
-		tileCols: func(k int, a *F, lda int, b *F, c *F, ldc int, acc bool) {
-			goTile(k, a, 1, lda, b, c, ldc, acc)
+		tileCols: func(k, groups int, a *F, lda, step int, b *F, c *F, ldc int, acc bool) {
+			for g := range groups {
+				goTile(k, at(a, g*step), 1, lda, b, at(c, 4*g*ldc), ldc, acc)
+			}
 		},
 		tileVec:     goTileVec[F],
 		packT:       packTransposed[F],
+		packCols:    packStrip[F],
 		dot:         goDot[F],
 		dot3:        goDot3[F],
 		plus:        goAdd[F],

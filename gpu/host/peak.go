@@ -48,7 +48,7 @@ func (j *peakJob) part(w, i int) {
 	x := j.e.local[w]
 	a, b, c := &x[0], &x[kBlock*j.e.mr], &x[kBlock*(j.e.mr+j.e.nr)]
 	for range peakRounds {
-		j.e.tileCols(kBlock, a, j.e.mr, b, c, j.e.nr, false)
+		j.e.tileCols(kBlock, 1, a, j.e.mr, 0, b, c, j.e.nr, false)
 	}
 }
 

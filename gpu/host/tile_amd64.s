@@ -90,6 +90,7 @@
 	ADD  32(DX), hi, hi \
 	STORE_ROW(MOV, lo, hi)
 
+// Writes the tile, after which DX is the row below it, and goes on with the next group of rows.
 #define FINISH(MOV, ADD) \
 	TESTB  AX, AX              \
 	JZ     write               \
@@ -99,8 +100,7 @@
 	ADD_ROW(MOV, ADD, Y10, Y11) \
 	ADD_ROW(MOV, ADD, Y12, Y13) \
 	ADD_ROW(MOV, ADD, Y14, Y15) \
-	VZEROUPPER                 \
-	RET                        \
+	JMP    next                \
 write:                         \
 	STORE_ROW(MOV, Y4, Y5)      \
 	STORE_ROW(MOV, Y6, Y7)      \
@@ -108,12 +108,23 @@ write:                         \
 	STORE_ROW(MOV, Y10, Y11)    \
 	STORE_ROW(MOV, Y12, Y13)    \
 	STORE_ROW(MOV, Y14, Y15)    \
+next:                          \
+	ADDQ   R13, R12            \
+	MOVQ   CX, BX              \
+	SHLQ   $6, BX              \
+	SUBQ   BX, DI              \
+	DECQ   R10                 \
+	JNZ    group               \
 	VZEROUPPER                 \
 	RET
 
+// R12 is the first element of a of the group and R13 the bytes to that of the next, R10 counts groups.
 #define TILE_ROWS(MOV, BCAST, FMA, ADD, XOR, SH, S) \
 	SHLQ $SH, R8            \
 	SHLQ $SH, R11           \
+	SHLQ $SH, R13           \
+group:                      \
+	MOVQ R12, SI            \
 	LEAQ (SI)(R8*2), R9     \
 	ADDQ R8, R9             \
 	ZERO(XOR)               \
@@ -132,14 +143,15 @@ loop:                       \
 	DECQ BX                 \
 	JNZ  loop               \
 tail:                       \
-	ANDQ $3, CX             \
+	MOVQ CX, BX             \
+	ANDQ $3, BX             \
 	JZ   done               \
 one:                        \
 	STEP_ROWS(MOV, BCAST, FMA, (0*S), 0) \
 	ADDQ $S, SI             \
 	ADDQ $S, R9             \
 	ADDQ $64, DI            \
-	DECQ CX                 \
+	DECQ BX                 \
 	JNZ  one                \
 done:                       \
 	FINISH(MOV, ADD)
@@ -147,6 +159,9 @@ done:                       \
 #define TILE_COLS(MOV, BCAST, FMA, ADD, XOR, SH, S) \
 	SHLQ $SH, R8            \
 	SHLQ $SH, R11           \
+	SHLQ $SH, R13           \
+group:                      \
+	MOVQ R12, SI            \
 	ZERO(XOR)               \
 	PREFETCH                \
 	MOVQ CX, BX             \
@@ -161,58 +176,67 @@ loop:                       \
 	DECQ BX                 \
 	JNZ  loop               \
 tail:                       \
-	ANDQ $3, CX             \
+	MOVQ CX, BX             \
+	ANDQ $3, BX             \
 	JZ   done               \
 one:                        \
 	STEP_COLS(MOV, BCAST, FMA, S, 0) \
 	ADDQ $64, DI            \
-	DECQ CX                 \
+	DECQ BX                 \
 	JNZ  one                \
 done:                       \
 	FINISH(MOV, ADD)
 
-// func tileRows32(k int, a *float32, lda int, b *float32, c *float32, ldc int, acc bool)
-TEXT ·tileRows32(SB), NOSPLIT, $0-49
+// func tileRows32(k, groups int, a *float32, lda, step int, b *float32, c *float32, ldc int, acc bool)
+TEXT ·tileRows32(SB), NOSPLIT, $0-65
 	MOVQ    k+0(FP), CX
-	MOVQ    a+8(FP), SI
-	MOVQ    lda+16(FP), R8
-	MOVQ    b+24(FP), DI
-	MOVQ    c+32(FP), DX
-	MOVQ    ldc+40(FP), R11
-	MOVBLZX acc+48(FP), AX
+	MOVQ    groups+8(FP), R10
+	MOVQ    a+16(FP), R12
+	MOVQ    lda+24(FP), R8
+	MOVQ    step+32(FP), R13
+	MOVQ    b+40(FP), DI
+	MOVQ    c+48(FP), DX
+	MOVQ    ldc+56(FP), R11
+	MOVBLZX acc+64(FP), AX
 	TILE_ROWS(VMOVUPS, VBROADCASTSS, VFMADD231PS, VADDPS, VXORPS, 2, 4)
 
-// func tileCols32(k int, a *float32, lda int, b *float32, c *float32, ldc int, acc bool)
-TEXT ·tileCols32(SB), NOSPLIT, $0-49
+// func tileCols32(k, groups int, a *float32, lda, step int, b *float32, c *float32, ldc int, acc bool)
+TEXT ·tileCols32(SB), NOSPLIT, $0-65
 	MOVQ    k+0(FP), CX
-	MOVQ    a+8(FP), SI
-	MOVQ    lda+16(FP), R8
-	MOVQ    b+24(FP), DI
-	MOVQ    c+32(FP), DX
-	MOVQ    ldc+40(FP), R11
-	MOVBLZX acc+48(FP), AX
+	MOVQ    groups+8(FP), R10
+	MOVQ    a+16(FP), R12
+	MOVQ    lda+24(FP), R8
+	MOVQ    step+32(FP), R13
+	MOVQ    b+40(FP), DI
+	MOVQ    c+48(FP), DX
+	MOVQ    ldc+56(FP), R11
+	MOVBLZX acc+64(FP), AX
 	TILE_COLS(VMOVUPS, VBROADCASTSS, VFMADD231PS, VADDPS, VXORPS, 2, 4)
 
-// func tileRows64(k int, a *float64, lda int, b *float64, c *float64, ldc int, acc bool)
-TEXT ·tileRows64(SB), NOSPLIT, $0-49
+// func tileRows64(k, groups int, a *float64, lda, step int, b *float64, c *float64, ldc int, acc bool)
+TEXT ·tileRows64(SB), NOSPLIT, $0-65
 	MOVQ    k+0(FP), CX
-	MOVQ    a+8(FP), SI
-	MOVQ    lda+16(FP), R8
-	MOVQ    b+24(FP), DI
-	MOVQ    c+32(FP), DX
-	MOVQ    ldc+40(FP), R11
-	MOVBLZX acc+48(FP), AX
+	MOVQ    groups+8(FP), R10
+	MOVQ    a+16(FP), R12
+	MOVQ    lda+24(FP), R8
+	MOVQ    step+32(FP), R13
+	MOVQ    b+40(FP), DI
+	MOVQ    c+48(FP), DX
+	MOVQ    ldc+56(FP), R11
+	MOVBLZX acc+64(FP), AX
 	TILE_ROWS(VMOVUPD, VBROADCASTSD, VFMADD231PD, VADDPD, VXORPD, 3, 8)
 
-// func tileCols64(k int, a *float64, lda int, b *float64, c *float64, ldc int, acc bool)
-TEXT ·tileCols64(SB), NOSPLIT, $0-49
+// func tileCols64(k, groups int, a *float64, lda, step int, b *float64, c *float64, ldc int, acc bool)
+TEXT ·tileCols64(SB), NOSPLIT, $0-65
 	MOVQ    k+0(FP), CX
-	MOVQ    a+8(FP), SI
-	MOVQ    lda+16(FP), R8
-	MOVQ    b+24(FP), DI
-	MOVQ    c+32(FP), DX
-	MOVQ    ldc+40(FP), R11
-	MOVBLZX acc+48(FP), AX
+	MOVQ    groups+8(FP), R10
+	MOVQ    a+16(FP), R12
+	MOVQ    lda+24(FP), R8
+	MOVQ    step+32(FP), R13
+	MOVQ    b+40(FP), DI
+	MOVQ    c+48(FP), DX
+	MOVQ    ldc+56(FP), R11
+	MOVBLZX acc+64(FP), AX
 	TILE_COLS(VMOVUPD, VBROADCASTSD, VFMADD231PD, VADDPD, VXORPD, 3, 8)
 
 // One k of one row against four strips R8 bytes apart: DI is strip 0 and R9 strip 3.
@@ -311,3 +335,40 @@ TEXT ·tileVec64(SB), NOSPLIT, $0-49
 	MOVQ    c+40(FP), DX
 	MOVBLZX acc+48(FP), AX
 	TILE_VEC(VMOVUPD, VBROADCASTSD, VFMADD231PD, VADDPD, VXORPD, 3, 8)
+
+// func packCols16(dst, src *float32, ld, k int)
+TEXT ·packCols16(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ ld+16(FP), R8
+	MOVQ k+24(FP), CX
+	SHLQ $2, R8
+loop:
+	VMOVUPS (SI), Y0
+	VMOVUPS 32(SI), Y1
+	VMOVUPS Y0, (DI)
+	VMOVUPS Y1, 32(DI)
+	ADDQ    R8, SI
+	ADDQ    $64, DI
+	DECQ    CX
+	JNZ     loop
+	VZEROUPPER
+	RET
+
+// func packCols6(dst, src *float32, ld, k int)
+TEXT ·packCols6(SB), NOSPLIT, $0-32
+	MOVQ dst+0(FP), DI
+	MOVQ src+8(FP), SI
+	MOVQ ld+16(FP), R8
+	MOVQ k+24(FP), CX
+	SHLQ $2, R8
+loop:
+	MOVUPS (SI), X0
+	MOVQ   16(SI), AX
+	MOVUPS X0, (DI)
+	MOVQ   AX, 16(DI)
+	ADDQ   R8, SI
+	ADDQ   $24, DI
+	DECQ   CX
+	JNZ    loop
+	RET
