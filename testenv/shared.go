@@ -45,11 +45,11 @@ type TB interface {
 // Tests keep apart by names from Unique.
 func Shared(t TB) Endpoint {
 	t.Helper()
-	e, err := shared()
+	s, err := shared()
 	if err != nil {
 		t.Fatalf("shared devstack: %v", err)
 	}
-	return e
+	return s.Endpoint
 }
 
 // Private starts a devstack for one test, which may stop, kill and restart it; what runs at the test's end is stopped.
@@ -90,61 +90,64 @@ func Unique(t TB) string {
 	return strings.Trim(name[:min(len(name), 37)], "-") + "-" + strings.ToLower(rand.Text()[:10])
 }
 
-var shared = sync.OnceValues(func() (Endpoint, error) {
+// sharedStack is the devstack of this process's tests.
+type sharedStack struct {
+	Endpoint
+	// inUse keeps a lingering one from ending itself. The lock goes with the process, or when nothing refers to it.
+	inUse *flock.Flock
+}
+
+var shared = sync.OnceValues(func() (sharedStack, error) {
 	if given := os.Getenv(EndpointVariable); given != "" {
 		e, err := ReadEndpoint(given)
 		if err != nil {
-			return Endpoint{}, fmt.Errorf("%s: %w", EndpointVariable, err)
+			return sharedStack{}, fmt.Errorf("%s: %w", EndpointVariable, err)
 		}
 		if err := reach(e); err != nil {
-			return Endpoint{}, fmt.Errorf("%s: %w; unset it to have one started", EndpointVariable, err)
+			return sharedStack{}, fmt.Errorf("%s: %w; unset it to have one started", EndpointVariable, err)
 		}
-		return e, nil
+		return sharedStack{Endpoint: e}, nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), sharedTimeout)
 	defer cancel()
 	return lingering(ctx)
 })
 
-// inUse keeps the lingering devstack from ending itself while this process lives: the lock goes with the process.
-var inUse *flock.Flock
-
 // lingering finds the devstack in the user's cache, or starts it. Of several processes one starts it.
-func lingering(ctx context.Context) (Endpoint, error) {
+func lingering(ctx context.Context) (sharedStack, error) {
 	cache, err := cacheDir()
 	if err != nil {
-		return Endpoint{}, err
+		return sharedStack{}, err
 	}
 	bin, err := Cached(ctx, os.Stderr)
 	if err != nil {
-		return Endpoint{}, err
+		return sharedStack{}, err
 	}
 	// Another version of the sources gets a devstack of its own.
 	version := sha256.Sum256([]byte(bin)) // the cache has one path a version
 	data := filepath.Join(cache, "shared", hex.EncodeToString(version[:8]))
 	if err := os.MkdirAll(data, 0o700); err != nil {
-		return Endpoint{}, fmt.Errorf("create the data directory: %w", err)
+		return sharedStack{}, fmt.Errorf("create the data directory: %w", err)
 	}
 	start := flock.New(filepath.Join(cache, "start.lock"))
 	if _, err := start.TryLockContext(ctx, 50*time.Millisecond); err != nil {
-		return Endpoint{}, fmt.Errorf("wait for another process to start devstack: %w", err)
+		return sharedStack{}, fmt.Errorf("wait for another process to start devstack: %w", err)
 	}
 	defer start.Unlock()
 	// Refused while a devstack is ending itself, until it is gone.
 	users := flock.New(filepath.Join(data, "users.lock"), flock.SetPermissions(0o600))
 	if _, err := users.TryRLockContext(ctx, 50*time.Millisecond); err != nil {
-		return Endpoint{}, fmt.Errorf("wait for an ending devstack: %w", err)
+		return sharedStack{}, fmt.Errorf("wait for an ending devstack: %w", err)
 	}
-	inUse = users
 	now := time.Now()
 	if err := os.Chtimes(users.Path(), now, now); err != nil {
-		return Endpoint{}, fmt.Errorf("mark devstack as used: %w", err)
+		return sharedStack{}, fmt.Errorf("mark devstack as used: %w", err)
 	}
 	e, err := ReadEndpoint(filepath.Join(data, "endpoint.json"))
-	if err == nil && reach(e) == nil {
-		return e, nil
+	if err != nil || reach(e) != nil {
+		e, err = startLingering(ctx, bin, data)
 	}
-	return startLingering(ctx, bin, data)
+	return sharedStack{Endpoint: e, inUse: users}, err
 }
 
 // startLingering starts a devstack that outlives this process, on an emptied directory.

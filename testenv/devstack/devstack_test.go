@@ -332,6 +332,18 @@ func TestNothingIsLostByARestart(t *testing.T) {
 	}
 }
 
+func TestAFailedStartSaysWhyOnStandardError(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "credentials.json"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := launch(t, dir)
+	if p.wait(t) == nil || !strings.Contains(p.stderr.String(), "credentials.json") {
+		t.Errorf("it said %q", p.stderr)
+	}
+}
+
 func TestATakenPortIsReplacedWithANotice(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

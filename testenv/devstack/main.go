@@ -58,15 +58,16 @@ type options struct {
 type usageError struct{ error }
 
 func main() {
-	err := run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stderr := os.Stderr // run gives the libraries inside another one
+	err := run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, stderr)
 	var usage usageError
 	switch {
 	case err == nil || errors.Is(err, flag.ErrHelp):
 	case errors.As(err, &usage):
-		fmt.Fprintf(os.Stderr, "devstack: %v\n", err)
+		fmt.Fprintf(stderr, "devstack: %v\n", err)
 		os.Exit(2)
 	default:
-		fmt.Fprintf(os.Stderr, "devstack: %v\n", err)
+		fmt.Fprintf(stderr, "devstack: %v\n", err)
 		os.Exit(1)
 	}
 }
