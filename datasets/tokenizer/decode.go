@@ -117,10 +117,11 @@ func (d decStrip) decode(tokens []string) []string {
 
 func (d decMetaspace) decode(tokens []string) []string {
 	for i, tok := range tokens {
+		space := " "
 		if i == 0 && d.strip {
-			tok = strings.TrimPrefix(tok, d.replacement)
+			space = "" // the reference takes all of the first token's away
 		}
-		tokens[i] = strings.ReplaceAll(tok, d.replacement, " ")
+		tokens[i] = strings.ReplaceAll(tok, d.replacement, space)
 	}
 	return tokens
 }

@@ -303,7 +303,8 @@ func (t *Tokenizer) parseModel(raw json.RawMessage) error {
 	m.setSymbols(f.Vocab)
 	if f.IgnoreMerges {
 		m.setWhole(f.Vocab)
-	} else if !m.byteLevel {
+	} else if !m.byteLevel && (m.fallback || m.unk >= 0) {
+		// Without either, unknown characters vanish and their neighbours become adjacent.
 		m.setCuts(f.Vocab, f.Merges)
 	}
 	return nil
@@ -377,6 +378,9 @@ func (t *Tokenizer) addTokens(list []addedToken) error {
 	for i, a := range list {
 		if a.Content == "" {
 			continue
+		}
+		if known, ok := t.ids[a.Content]; ok {
+			a.ID = known // the vocabulary has the say
 		}
 		if err := t.setToken(a.Content, a.ID, limit); err != nil {
 			return &FormatError{jsonFile, fmt.Sprintf("added_tokens[%d]", i), err}

@@ -194,8 +194,33 @@ type regexParser struct {
 	fold bool
 }
 
-// maxUnroll bounds {m,n} on groups.
-const maxUnroll = 64
+// maxUnroll bounds {m,n} on groups, maxCost the size of what unrolling makes.
+const (
+	maxUnroll = 64
+	maxCost   = 10_000
+)
+
+func regexCost(n regexNode) int {
+	cost := 1
+	switch n := n.(type) {
+	case regexSeq:
+		for _, sub := range n {
+			cost += regexCost(sub)
+		}
+	case regexAlt:
+		for _, sub := range n {
+			cost += regexCost(sub)
+		}
+	case regexLook:
+		cost += regexCost(n.sub)
+	case regexRepeat:
+		cost += regexCost(n.sub)
+		if _, set := n.sub.(regexSet); !set && !n.possessive {
+			cost *= max(n.max, 1)
+		}
+	}
+	return cost
+}
 
 func (p *regexParser) errorf(format string, args ...any) error {
 	return fmt.Errorf("regex %q: at byte %d: %s", p.src, p.pos, fmt.Sprintf(format, args...))
@@ -296,6 +321,9 @@ func (p *regexParser) repeat(n regexNode) (regexNode, error) {
 	default:
 		if !r.possessive && (r.max < 0 || r.max > maxUnroll) {
 			return nil, p.errorf("unbounded repetition of a group is not supported")
+		}
+		if regexCost(r) > maxCost {
+			return nil, p.errorf("nested repetitions are too large")
 		}
 	}
 	return r, nil
