@@ -67,7 +67,7 @@ const (
 	BalanceCompute Balance = "compute"
 )
 
-// CompatTHUDM reproduces the plans of the paper's published training code. See THUDMPack.
+// CompatTHUDM reproduces the plans of the paper's published training code. See THUDMPlan.
 const CompatTHUDM = "thudm"
 
 // BatchesParams are the parameters of the batches stage. The zero value with Defaults
@@ -176,6 +176,10 @@ func (p BatchesParams) Validate() error {
 		return paramError("balance", "only the default packing deals packs to steps; remove packing: %s or balance: compute", p.Packing)
 	case p.Compat != "" && p.Compat != CompatTHUDM:
 		return paramError("compat", "%q is not known; use thudm or leave it out", p.Compat)
+	case p.Compat == CompatTHUDM && p.SequencesPerStep > 0:
+		return paramError("sequences_per_step", "compat: thudm has none; use batch_size")
+	case p.Compat == CompatTHUDM && p.OverLength != TruncateRight:
+		return paramError("over_length", "compat: thudm truncates on the right; remove over_length: %s", p.OverLength)
 	}
 	return nil
 }
@@ -213,6 +217,10 @@ func NewPlan(lengths []int, p BatchesParams, epoch int) (Plan, error) {
 	if len(lengths) > math.MaxInt32 {
 		return Plan{}, fmt.Errorf("plan: %d sequences are more than %d; plan in shards", len(lengths), math.MaxInt32)
 	}
+	rng := NewRand(p.Seed, uint64(epoch))
+	if p.Compat == CompatTHUDM {
+		return thudmPlan(lengths, p, rng)
+	}
 	plan := Plan{Method: p.Method, MaxLength: p.MaxLength, OverLength: p.OverLength}
 	clipped := make([]int32, len(lengths))
 	for i, n := range lengths {
@@ -232,7 +240,6 @@ func NewPlan(lengths []int, p BatchesParams, epoch int) (Plan, error) {
 	if len(plan.Dropped) == len(lengths) {
 		return Plan{}, fmt.Errorf("plan: all %d sequences are longer than max_length %d; raise it or set over_length: truncate-right", len(lengths), p.MaxLength)
 	}
-	rng := NewRand(p.Seed, uint64(epoch))
 	order := make([]int32, 0, len(lengths)-len(plan.Dropped))
 	for i, n := range clipped {
 		if n > 0 {
@@ -255,10 +262,7 @@ func (plan *Plan) pad(order, lengths []int32, p BatchesParams, rng *Rand) {
 		perStep = p.BatchSize * p.Accumulate
 	}
 	steps := (len(order) + perStep - 1) / perStep
-	stepOrder := make([]int32, steps)
-	for s := range stepOrder {
-		stepOrder[s] = int32(s)
-	}
+	stepOrder := ascending(steps)
 	if p.Method == MethodSorted {
 		sortByLength(order, lengths)
 		Shuffle(rng, stepOrder)

@@ -46,10 +46,7 @@ func (plan *Plan) pack(order, lengths []int32, p BatchesParams, rng *Rand) {
 	default:
 		packs, _ = bestFit(order, lengths, p.MaxLength)
 	}
-	ranks := make([]int32, packs.len())
-	for k := range ranks {
-		ranks[k] = int32(k)
-	}
+	ranks := ascending(packs.len())
 	switch {
 	case p.Packing == PackingBestFitDecreasing:
 		Shuffle(rng, ranks)
