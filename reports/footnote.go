@@ -3,6 +3,7 @@ package reports
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Footnote is a remark that cells, rows, columns or tables refer to by ID.
@@ -80,10 +81,9 @@ func newNoteSet(t *Table) *noteSet {
 // plainly "–" needs no letter: its note is printed once for the table.
 func (n *noteSet) cellMarks(c Cell) []string {
 	marks := slices.Clone(c.Marks)
-	if c.Failed > 0 || c.Truncated > 0 {
-		id := fmt.Sprintf("counts %d %d %d", c.N, c.Failed, c.Truncated)
-		n.defs[id] = countsText(c)
-		marks = append(marks, id)
+	if text := countsText(c); text != "" {
+		n.defs[text] = text
+		marks = append(marks, text)
 	}
 	if c.Incomplete && c.N > 0 && !slices.Contains(marks, NoteIncomplete) {
 		marks = append(marks, NoteIncomplete)
@@ -94,18 +94,16 @@ func (n *noteSet) cellMarks(c Cell) []string {
 	return marks
 }
 
+// countsText says how many samples failed or were cut, "" if none.
 func countsText(c Cell) string {
-	s := ""
+	var out []string
 	if c.Failed > 0 {
-		s = fmt.Sprintf("%d of %d samples failed and are left out, not counted as zeros", c.Failed, c.N+c.Failed)
+		out = append(out, fmt.Sprintf("failed: %d, left out rather than counted as zero", c.Failed))
 	}
 	if c.Truncated > 0 {
-		if s != "" {
-			s += "; "
-		}
-		s += fmt.Sprintf("truncated: %d of %d samples", c.Truncated, c.N+c.Failed)
+		out = append(out, fmt.Sprintf("truncated: %d", c.Truncated))
 	}
-	return s
+	return strings.Join(out, "; ")
 }
 
 func (n *noteSet) use(marks []string) {

@@ -49,9 +49,9 @@ type cellView struct {
 // noteLink is a footnote letter and the anchor of its text.
 type noteLink struct{ Letter, Anchor string }
 
-// view prepares t for a template. anchor maps a source to the anchor of its provenance,
-// "" if there is none.
-func (t *Table) view(anchor func(source string) string) tableView {
+// view prepares t for a template. anchor maps the sources of a cell to the anchor of their
+// provenance, "" if there is none.
+func (t *Table) view(anchor func(sources []string) string) tableView {
 	notes := newNoteSet(t)
 	links := func(marks []string) []noteLink {
 		var out []noteLink
@@ -76,8 +76,8 @@ func (t *Table) view(anchor func(source string) string) tableView {
 				Missing: c.Text == "" && !c.HasValue(), Head: j == 0, Marks: links(notes.cellMarks(c)),
 				Detail: c.detail(t.Columns[j])}
 			cell.Main, cell.Spread, _ = strings.Cut(p.main, " ± ")
-			if len(c.Sources) > 0 {
-				cell.Source = anchor(c.Sources[0])
+			if c.HasValue() {
+				cell.Source = anchor(c.Sources)
 			}
 			if j == 0 {
 				cell.Marks = append(cell.Marks, links(r.Marks)...)
@@ -110,14 +110,17 @@ func (c Cell) detail(col Column) string {
 		out = append(out, s)
 	}
 	if len(c.Sources) > 0 {
-		out = append(out, "from "+strings.Join(c.Sources, ", "))
+		out = append(out, "from "+strings.Join(c.Sources[:min(3, len(c.Sources))], ", "))
+		if more := len(c.Sources) - 3; more > 0 {
+			out[len(out)-1] += " and " + count(more) + " more"
+		}
 	}
 	return strings.Join(out, "; ")
 }
 
 // renderHTMLTable prints t as an HTML fragment for another page; [RenderReport] makes a whole one.
 func renderHTMLTable(buf *bytes.Buffer, t *Table) error {
-	return pages.ExecuteTemplate(buf, "table", t.view(func(string) string { return "" }))
+	return pages.ExecuteTemplate(buf, "table", t.view(func([]string) string { return "" }))
 }
 
 //go:embed html

@@ -17,10 +17,13 @@ var latexEscape = strings.NewReplacer(`\`, `\textbackslash{}`, "&", `\&`, "%", `
 func renderLaTeX(buf *bytes.Buffer, t *Table) {
 	notes := newNoteSet(t)
 	var spec strings.Builder
-	for _, c := range t.Columns {
-		if c.Text {
+	for j, c := range t.Columns {
+		switch {
+		case c.Text && t.prose(j):
+			spec.WriteString("p{6cm}")
+		case c.Text:
 			spec.WriteByte('l')
-		} else {
+		default:
 			spec.WriteByte('r')
 		}
 	}

@@ -123,6 +123,11 @@ func (m Metric) exact(c *CellData) (v float64, ok bool) {
 	return 0, false
 }
 
+// measured reports whether m comes from a clock, so that it differs from run to run.
+func (m Metric) measured() bool {
+	return m.Name == "seconds" || m.Name == "tokens_per_second" || m.Name == "idle"
+}
+
 // samples returns the samples of m in c, those without a score left out, and the counts.
 func (m Metric) samples(c *CellData) (ok []bootstrap.Sample, failed, truncated int) {
 	set := c.Scores[m.Name]
@@ -147,19 +152,15 @@ func (m Metric) samples(c *CellData) (ok []bootstrap.Sample, failed, truncated i
 func (s *Study) cell(m Metric, cells []CellData) Cell {
 	var out Cell
 	var means []bootstrap.Sample
+	var imported []ScoreSet
 	for i := range cells {
 		c := &cells[i]
 		set, there := c.Scores[m.Name]
 		out.Marks = union(out.Marks, set.Marks)
 		out.Sources = union(out.Sources, set.Sources)
 		if there && len(set.Samples) == 0 && set.N > 0 && m.Bucket == nil {
-			if len(cells) > 1 {
-				return Cell{Incomplete: true, Marks: []string{NoteUnmeasured}, Sources: set.Sources}
-			}
-			out = Cell{Value: set.Mean, N: set.N, Failed: set.Failed, Truncated: set.Truncated, Wanted: set.Wanted,
-				Low: set.Low, High: set.High, Marks: set.Marks, Sources: set.Sources}
-			out.Incomplete = out.Wanted > out.N+out.Failed
-			return out
+			imported = append(imported, set)
+			continue
 		}
 		ok, failed, truncated := m.samples(c)
 		out.Failed += failed
@@ -172,6 +173,10 @@ func (s *Study) cell(m Metric, cells []CellData) Cell {
 		}
 		means = append(means, ok...)
 	}
+	if len(imported) > 0 && len(means) == 0 {
+		return importedCell(imported, len(cells), out)
+	}
+	out.Incomplete = out.Incomplete || len(imported) > 0 // samples and bare means cannot be pooled
 	pooled := poolByID(means)
 	if len(pooled) == 0 {
 		return Cell{Incomplete: true, Marks: union(out.Marks, []string{NoteUnmeasured}), Failed: out.Failed, Truncated: out.Truncated, Sources: out.Sources}
@@ -180,6 +185,26 @@ func (s *Study) cell(m Metric, cells []CellData) Cell {
 	out.Value, out.Low, out.High, out.N = iv.Mean, iv.Low, iv.High, iv.N
 	if out.N < 2 {
 		out.Low, out.High = 0, 0
+	}
+	return out
+}
+
+// importedCell averages the means that another program computed for each seed. Without
+// samples there is no interval over seeds; a single one keeps its own.
+func importedCell(sets []ScoreSet, wanted int, out Cell) Cell {
+	out.Wanted = 0
+	for i, set := range sets {
+		out.Value += set.Mean / float64(len(sets))
+		if i == 0 || set.N < out.N {
+			out.N = set.N
+		}
+		out.Failed += set.Failed
+		out.Truncated += set.Truncated
+		out.Wanted = max(out.Wanted, set.Wanted)
+	}
+	out.Incomplete = len(sets) < wanted || out.Wanted > out.N+out.Failed
+	if len(sets) == 1 {
+		out.Low, out.High = sets[0].Low, sets[0].High
 	}
 	return out
 }
@@ -247,7 +272,11 @@ func contrast(m Metric, as, bs []CellData, seed uint64, resamples int) Contrast 
 		a, b := &as[i], &bs[j]
 		if va, ok := m.exact(a); ok {
 			if vb, ok := m.exact(b); ok {
-				out.PerSeed = append(out.PerSeed, va-vb)
+				d := va - vb
+				if math.Abs(d) <= 1e-9*max(math.Abs(va), math.Abs(vb)) {
+					d = 0 // sums taken in another order
+				}
+				out.PerSeed = append(out.PerSeed, d)
 				out.Seeds = append(out.Seeds, a.Seed)
 				exacts++
 			}

@@ -132,6 +132,11 @@ func (t *Table) textLegend() []string {
 func (c Cell) text(col Column, notes *noteSet) string {
 	p := c.parts(col)
 	s := p.main
+	if col.Text {
+		var wrapped bytes.Buffer
+		wrapAt(&wrapped, s, "", proseWidth)
+		s = strings.TrimSuffix(wrapped.String(), "\n")
+	}
 	if c.Best {
 		s += "*"
 	}
@@ -145,17 +150,33 @@ func (c Cell) text(col Column, notes *noteSet) string {
 	return s
 }
 
-// textWidth is where captions and footnotes wrap: they are read, tables are scanned.
-const textWidth = 100
+// Captions and footnotes are read, so they wrap; tables are scanned. Prose in a cell
+// wraps early, labels stay whole.
+const (
+	textWidth  = 100
+	proseWidth = 56
+)
+
+// prose reports whether column j holds sentences rather than labels.
+func (t *Table) prose(j int) bool {
+	for _, r := range t.Rows {
+		if t.Columns[j].Text && len([]rune(r.Cells[j].Text)) > proseWidth {
+			return true
+		}
+	}
+	return false
+}
 
 // writeWrapped writes s in lines of at most textWidth runes, later ones indented.
-func writeWrapped(buf *bytes.Buffer, s, indent string) {
+func writeWrapped(buf *bytes.Buffer, s, indent string) { wrapAt(buf, s, indent, textWidth) }
+
+func wrapAt(buf *bytes.Buffer, s, indent string, width int) {
 	n := 0
 	for i, w := range strings.Fields(s) {
 		l := len([]rune(w))
 		switch {
 		case i == 0:
-		case n+1+l > textWidth:
+		case n+1+l > width:
 			buf.WriteString("\n" + indent)
 			n = len(indent)
 		default:

@@ -1,0 +1,365 @@
+package reports
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+)
+
+// BarSeries is one colour of a bar chart: a value for each group, NaN where nothing was
+// measured. Low and High, where given, bound 95 % intervals.
+type BarSeries struct {
+	Name              string
+	Values, Low, High []float64
+	// Colour is a hex colour; empty means the next of the palette.
+	Colour string
+}
+
+// BarChart is a set of groups of bars.
+type BarChart struct {
+	Groups []string
+	Series []BarSeries
+	// Axis labels the values, Decimals are the digits of the numbers on the bars.
+	Axis     string
+	Decimals int
+	// Stacked puts a group's bars on top of each other, for parts of a whole.
+	Stacked bool
+}
+
+// Bars draws c: training times (Figure 5), an overview of scores (Figure 1), parts of the loss.
+func Bars(f Figure, c BarChart) (*Figure, error) {
+	drawn := false
+	top, bottom := 0.0, 0.0
+	for i := range c.Series {
+		s := &c.Series[i]
+		if len(s.Values) != len(c.Groups) {
+			return nil, fmt.Errorf("figure %s: series %q has %d values for %d groups", f.Name, s.Name, len(s.Values), len(c.Groups))
+		}
+		if s.Colour == "" {
+			s.Colour = seriesColours[i%len(seriesColours)]
+		}
+		for g, v := range s.Values {
+			if math.IsNaN(v) {
+				continue
+			}
+			drawn = true
+			top, bottom = max(top, v), min(bottom, v)
+			if s.High != nil && !math.IsNaN(s.High[g]) {
+				top, bottom = max(top, s.High[g]), min(bottom, s.Low[g])
+			}
+		}
+	}
+	if !drawn {
+		return nil, fmt.Errorf("figure %s: %w", f.Name, ErrNoData)
+	}
+	if c.Stacked {
+		for g := range c.Groups {
+			sum := 0.0
+			for _, s := range c.Series {
+				if !math.IsNaN(s.Values[g]) {
+					sum += s.Values[g]
+				}
+			}
+			top = max(top, sum)
+		}
+	}
+	p := newPlot("", c.Axis)
+	p.X.Min, p.X.Max = -0.5, float64(len(c.Groups))-0.5
+	p.Y.Min, p.Y.Max = bottom*1.08, top*1.08
+	if c.Stacked {
+		p.Y.Max = top
+	}
+	if p.Y.Max == p.Y.Min {
+		p.Y.Max = p.Y.Min + 1
+	}
+	p.Y.Tick.Marker = niceTicks{}
+	p.X.LineStyle.Width = 0
+	p.X.Tick.Marker = namedTicks(wrapLabels(c.Groups, (figureWidth-70)/float64(len(c.Groups))))
+	p.X.Tick.Length = 0
+	p.Add(grid{}, &bars{c})
+	f.drawing = drawing{width: figureWidth, height: figureHeight, paint: p.Draw}
+	for _, s := range c.Series {
+		f.drawing.keys = append(f.drawing.keys, key{s.Name, s.Colour})
+	}
+	f.Alt = c.alt(f.Title)
+	return &f, nil
+}
+
+// alt reads the chart's numbers.
+func (c BarChart) alt(title string) string {
+	out := []string{}
+	for g, group := range c.Groups {
+		var parts []string
+		for _, s := range c.Series {
+			v := "not measured"
+			if !math.IsNaN(s.Values[g]) {
+				v = strconv.FormatFloat(s.Values[g], 'f', c.Decimals, 64)
+			}
+			parts = append(parts, s.Name+" "+v)
+		}
+		out = append(out, group+": "+strings.Join(parts, ", "))
+	}
+	return title + ". " + strings.Join(out, "; ") + "."
+}
+
+// bars paints the bars of a chart.
+type bars struct{ BarChart }
+
+// Plot implements plot.Plotter.
+func (b *bars) Plot(c draw.Canvas, p *plot.Plot) {
+	x, y := p.Transforms(&c)
+	label := textStyle(smallText, inkColour)
+	label.XAlign, label.YAlign = draw.XCenter, draw.YBottom
+	inside := textStyle(smallText, cellInk)
+	inside.XAlign, inside.YAlign = draw.XCenter, draw.YCenter
+	unit := x(1) - x(0)
+	width := min(unit*0.8/vg.Length(len(b.Series)), 54)
+	if b.Stacked {
+		width = min(unit*0.6, 70)
+	}
+	for g := range b.Groups {
+		base := 0.0
+		for i, s := range b.Series {
+			center := x(float64(g))
+			if !b.Stacked {
+				center += width * (vg.Length(i) - vg.Length(len(b.Series)-1)/2)
+			}
+			v := s.Values[g]
+			if math.IsNaN(v) {
+				if !b.Stacked {
+					c.FillText(label, vg.Point{X: center, Y: y(0) + 2}, "n/a")
+				}
+				continue
+			}
+			left, right := center-width*0.45, center+width*0.45
+			c.SetColor(hexColour(s.Colour))
+			c.Fill(rectangle(left, y(base), right, y(base+v)))
+			number := strconv.FormatFloat(v, 'f', b.Decimals, 64)
+			if b.Stacked {
+				if h := y(base+v) - y(base); h > smallText+3 && width > inside.Width(number)+4 {
+					c.FillText(inside, vg.Point{X: center, Y: y(base) + h/2}, number)
+				}
+				base += v
+				continue
+			}
+			above := max(v, 0)
+			if s.High != nil && !math.IsNaN(s.High[g]) && s.Low[g] < s.High[g] {
+				line := draw.LineStyle{Color: hexColour(inkColour), Width: 0.9}
+				c.StrokeLine2(line, center, y(s.Low[g]), center, y(s.High[g]))
+				c.StrokeLine2(line, center-3, y(s.Low[g]), center+3, y(s.Low[g]))
+				c.StrokeLine2(line, center-3, y(s.High[g]), center+3, y(s.High[g]))
+				above = max(above, s.High[g])
+			}
+			if label.Width(number) < width*1.25 {
+				c.FillText(label, vg.Point{X: center, Y: y(above) + 2}, number)
+			}
+		}
+	}
+}
+
+func rectangle(x0, y0, x1, y1 vg.Length) vg.Path {
+	return vg.Rectangle{Min: vg.Point{X: min(x0, x1), Y: min(y0, y1)}, Max: vg.Point{X: max(x0, x1), Y: max(y0, y1)}}.Path()
+}
+
+// grid paints thin horizontal lines at the labelled ticks.
+type grid struct{}
+
+// Plot implements plot.Plotter.
+func (grid) Plot(c draw.Canvas, p *plot.Plot) {
+	_, y := p.Transforms(&c)
+	for _, t := range p.Y.Tick.Marker.Ticks(p.Y.Min, p.Y.Max) {
+		if !t.IsMinor() {
+			c.StrokeLine2(draw.LineStyle{Color: hexColour(gridColour), Width: 0.5}, c.Min.X, y(t.Value), c.Max.X, y(t.Value))
+		}
+	}
+}
+
+// namedTicks labels the positions 0, 1, 2, ….
+func namedTicks(names []string) plot.ConstantTicks {
+	ticks := make(plot.ConstantTicks, len(names))
+	for i, n := range names {
+		ticks[i] = plot.Tick{Value: float64(i), Label: n}
+	}
+	return ticks
+}
+
+// wrapLabels breaks labels at spaces into lines of at most width points where they can.
+func wrapLabels(names []string, width float64) []string {
+	style := textStyle(smallText, inkColour)
+	out := make([]string, len(names))
+	for i, name := range names {
+		line := ""
+		for _, word := range strings.Fields(latin(name)) {
+			switch {
+			case line == "":
+				line = word
+			case float64(style.Width(line+" "+word)) <= width-6:
+				line += " " + word
+			default:
+				out[i] += line + "\n"
+				line = word
+			}
+		}
+		out[i] += line
+	}
+	return out
+}
+
+// niceTicks labels multiples of 1, 2 or 5 times a power of ten, with thousands as "k"
+// from 10,000 on.
+type niceTicks struct{}
+
+// Ticks implements plot.Ticker.
+func (niceTicks) Ticks(low, high float64) []plot.Tick {
+	step := niceStep((high - low) / 5)
+	var out []plot.Tick
+	for i := math.Ceil(low/step - 1e-9); i*step <= high+step*1e-9; i++ {
+		v := i*step + 0 // + 0 turns −0 into 0
+		out = append(out, plot.Tick{Value: v, Label: tickLabel(v, step)})
+	}
+	return out
+}
+
+func niceStep(raw float64) float64 {
+	if raw <= 0 || math.IsInf(raw, 0) || math.IsNaN(raw) {
+		return 1
+	}
+	power := math.Pow(10, math.Floor(math.Log10(raw)))
+	for _, m := range []float64{1, 2, 5} {
+		if raw <= m*power*(1+1e-9) {
+			return m * power
+		}
+	}
+	return 10 * power
+}
+
+func tickLabel(v, step float64) string {
+	if v != 0 && step >= 1000 {
+		return strconv.FormatFloat(v/1000, 'f', -1, 64) + "k"
+	}
+	decimals := max(0, int(math.Ceil(-math.Log10(step)-1e-9)))
+	return strconv.FormatFloat(v, 'f', decimals, 64)
+}
+
+// LengthHistogram draws how many sequences have which length in tokens (Figure 3).
+func LengthHistogram(f Figure, lengths []int) (*Figure, error) {
+	if len(lengths) == 0 {
+		return nil, fmt.Errorf("figure %s: %w", f.Name, ErrNoData)
+	}
+	longest := slices.Max(lengths)
+	width := max(1, int(niceStep(float64(longest)/30)))
+	counts := make([]float64, longest/width+1)
+	for _, l := range lengths {
+		if l < 0 {
+			return nil, fmt.Errorf("figure %s: a length is %d", f.Name, l)
+		}
+		counts[l/width]++
+	}
+	p := newPlot("length in tokens", "sequences")
+	p.X.Min, p.X.Max = 0, float64(len(counts)*width)
+	p.Y.Min, p.Y.Max = 0, slices.Max(counts)*1.05
+	p.X.Tick.Marker, p.Y.Tick.Marker = niceTicks{}, niceTicks{}
+	p.Add(grid{}, plotterFunc(func(c draw.Canvas, p *plot.Plot) {
+		x, y := p.Transforms(&c)
+		c.SetColor(hexColour(seriesColours[1]))
+		for i, n := range counts {
+			if n > 0 {
+				c.Fill(rectangle(x(float64(i*width))+0.4, y(0), x(float64((i+1)*width))-0.4, y(n)))
+			}
+		}
+	}))
+	sorted := slices.Sorted(slices.Values(lengths))
+	f.Alt = fmt.Sprintf("%s. %d sequences; median %d, 90th percentile %d, longest %d tokens.", f.Title, len(sorted),
+		sorted[(len(sorted)-1)/2], sorted[(len(sorted)-1)*9/10], longest)
+	f.drawing = drawing{width: figureWidth, height: figureHeight, paint: p.Draw}
+	return &f, nil
+}
+
+// plotterFunc lets a function be a plot.Plotter.
+type plotterFunc func(draw.Canvas, *plot.Plot)
+
+// Plot implements plot.Plotter.
+func (f plotterFunc) Plot(c draw.Canvas, p *plot.Plot) { f(c, p) }
+
+// CurveSeries is the training loss of one method, a point a step.
+type CurveSeries struct {
+	Name   string
+	Points []CurvePoint
+}
+
+// LearningCurves draws each loss as it was (thin) and its exponential moving average
+// (thick), which keeps decay of the past at each step (Figure 6). 0 ≤ decay < 1.
+func LearningCurves(f Figure, series []CurveSeries, decay float64) (*Figure, error) {
+	if !(decay >= 0 && decay < 1) {
+		return nil, fmt.Errorf("figure %s: decay is %v; it must be at least 0 and below 1", f.Name, decay)
+	}
+	p := newPlot("optimizer step", "training loss (nats/token)")
+	p.X.Tick.Marker, p.Y.Tick.Marker = niceTicks{}, niceTicks{}
+	d := drawing{width: figureWidth, height: figureHeight, paint: p.Draw}
+	p.Add(grid{})
+	var thick []plot.Plotter
+	var said []string
+	for i, s := range series {
+		if len(s.Points) == 0 {
+			continue
+		}
+		colour := seriesColours[i%len(seriesColours)]
+		raw, smooth := make(plotter.XYs, len(s.Points)), make(plotter.XYs, len(s.Points))
+		average := EMA(s.Points, decay)
+		for k, pt := range s.Points {
+			raw[k] = plotter.XY{X: float64(pt.Step), Y: pt.Loss}
+			smooth[k] = plotter.XY{X: float64(pt.Step), Y: average[k]}
+		}
+		faint := hexColour(colour)
+		faint.A = 70
+		for _, l := range []struct {
+			xy    plotter.XYs
+			style draw.LineStyle
+			to    *[]plot.Plotter
+		}{{raw, draw.LineStyle{Color: faint, Width: 0.7}, nil}, {smooth, draw.LineStyle{Color: hexColour(colour), Width: 1.7}, &thick}} {
+			line, err := plotter.NewLine(l.xy)
+			if err != nil {
+				return nil, fmt.Errorf("figure %s: %s: %w", f.Name, s.Name, err)
+			}
+			line.LineStyle = l.style
+			if l.to != nil {
+				*l.to = append(*l.to, line)
+				continue
+			}
+			p.Add(line)
+		}
+		d.keys = append(d.keys, key{s.Name, colour})
+		said = append(said, fmt.Sprintf("%s falls from %.2f to %.2f", s.Name, average[0], average[len(average)-1]))
+	}
+	if len(said) == 0 {
+		return nil, fmt.Errorf("figure %s: %w", f.Name, ErrNoData)
+	}
+	p.Add(thick...) // on top of all raw lines
+	f.Alt = fmt.Sprintf("%s. Smoothed: %s.", f.Title, strings.Join(said, "; "))
+	f.drawing = d
+	return &f, nil
+}
+
+// smoothing returns the decay for a curve of n steps: a window of a tenth of them, 20
+// at most, so that short runs are not flattened.
+func smoothing(n int) float64 { return 1 - 1/max(2, min(20, float64(n)/10)) }
+
+// EMA returns the exponential moving average of the losses, corrected for its start:
+// the mean of what it has seen, weighted by decay to the power of the age.
+func EMA(points []CurvePoint, decay float64) []float64 {
+	out := make([]float64, len(points))
+	sum, weight := 0.0, 0.0
+	for i, p := range points {
+		sum = decay*sum + (1-decay)*p.Loss
+		weight = decay*weight + (1 - decay)
+		out[i] = sum / weight
+	}
+	return out
+}

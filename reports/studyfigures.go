@@ -1,0 +1,261 @@
+package reports
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/longalign/longalign-go/reports/paper"
+)
+
+// Figures draws every figure that the study has numbers for, and says why others failed.
+// A figure without numbers is left out silently: its table says that they are missing.
+func Figures(s *Study) (figures []*Figure, problems []string) {
+	makers := []func(*Study) (*Figure, error){LossShareFigure, LossChangeFigure, TimeFigure, CurvesFigure, LengthsFigure, AnswersFigure}
+	if s.Kind == KindPaper {
+		makers = []func(*Study) (*Figure, error){OverviewFigure, LengthsFigure, TimeFigure, CurvesFigure}
+	}
+	for _, m := range s.methods() {
+		makers = append(makers, func(s *Study) (*Figure, error) { return NeedleFigure(s, m.Name) })
+	}
+	for _, draw := range makers {
+		f, err := draw(s)
+		switch {
+		case errors.Is(err, ErrNoData):
+		case err != nil:
+			problems = append(problems, err.Error())
+		default:
+			f.Marks = union(f.Marks, s.Marks)
+			f.Footnotes = append(f.Footnotes, s.Footnotes...)
+			figures = append(figures, f)
+		}
+	}
+	return figures, problems
+}
+
+// LossShareFigure is the demo's central figure: the share of the loss by answer length for
+// each method, next to the shares of the sequences and of the target tokens.
+func LossShareFigure(s *Study) (*Figure, error) {
+	t := LossShareTable(s)
+	f := Figure{Name: "loss-share", Title: "Share of the training loss by answer length",
+		Caption: "Each bar divides the loss of one method among answers of different length, counted from the plan. " +
+			"A loss in which every answer counts alike follows the bar of the sequences; one in which every token counts alike follows the bar of the tokens.",
+		Marks: []string{NoteExact}}
+	c := BarChart{Axis: "share (%)", Decimals: 0, Stacked: true}
+	for j, col := range t.Columns[1:] {
+		c.Series = append(c.Series, BarSeries{Name: col.Name + " tokens", Colour: rangeColours[j%len(rangeColours)]})
+	}
+	for _, r := range t.Rows {
+		if r.Minor {
+			continue
+		}
+		label := strings.TrimPrefix(strings.TrimPrefix(r.Cells[0].Text, "of the "), "target ")
+		c.Groups = append(c.Groups, label)
+		for j, cell := range r.Cells[1:] {
+			c.Series[j].Values = append(c.Series[j].Values, valueOrNaN(cell))
+			f.Sources = union(f.Sources, cell.Sources)
+		}
+	}
+	return Bars(f, c)
+}
+
+func valueOrNaN(c Cell) float64 {
+	if !c.HasValue() {
+		return math.NaN()
+	}
+	return c.Value
+}
+
+// LossChangeFigure shows by answer length how each method's held-out loss differs from the
+// baseline's.
+func LossChangeFigure(s *Study) (*Figure, error) {
+	f := Figure{Name: "loss-change", Title: "Held-out loss against " + s.label(s.Baseline),
+		Caption: "Difference in held-out loss by answer length, below 0 is better. Whiskers are the interval of the paired difference.",
+		Marks:   []string{differenceNote}, Footnotes: []Footnote{differenceFootnote()}}
+	if s.Baseline == "" {
+		return nil, fmt.Errorf("figure %s: there is no baseline: %w", f.Name, ErrNoData)
+	}
+	base := s.of(s.Baseline)
+	c := BarChart{Axis: "difference (nats/token)", Decimals: 3, Groups: []string{"all"}}
+	metrics := []Metric{{Name: MetricLoss}}
+	for _, b := range s.buckets() {
+		c.Groups = append(c.Groups, b.String()+" tokens")
+		metrics = append(metrics, Metric{MetricLoss, &b})
+	}
+	for i, m := range s.methods() {
+		if m.Name == s.Baseline {
+			continue
+		}
+		series := BarSeries{Name: m.label(), Colour: seriesColours[i%len(seriesColours)]}
+		cells := s.of(m.Name)
+		for _, metric := range metrics {
+			d := s.contrast(metric, cells, base)
+			if d.Unpaired != "" {
+				d.Diff, d.Low, d.High = math.NaN(), math.NaN(), math.NaN()
+			}
+			series.Values, series.Low, series.High = append(series.Values, d.Diff), append(series.Low, d.Low), append(series.High, d.High)
+		}
+		for i := range cells {
+			f.Sources = union(f.Sources, cells[i].Scores[MetricLoss].Sources)
+		}
+		c.Series = append(c.Series, series)
+	}
+	return Bars(f, c)
+}
+
+// TimeFigure is Figure 5: for a study of the paper's models the hours of each, ours beside
+// the published ones; otherwise the measured seconds and the simulated ones.
+func TimeFigure(s *Study) (*Figure, error) {
+	f := Figure{Name: "time", Title: "Training time by method"}
+	if s.Kind == KindPaper {
+		return paperTime(s, f)
+	}
+	f.Caption = "Measured on the machine named under provenance, and simulated from its micro-batch times for data-parallel devices. Means over seeds."
+	f.Marks = []string{NoteMeasured, NoteSimulated}
+	c := BarChart{Axis: "seconds", Decimals: 0, Groups: []string{"measured on this machine", "simulated on several devices"}}
+	for i, m := range s.methods() {
+		cells := s.of(m.Name)
+		measured := timingCell(cells, func(t *Timing) (float64, bool) { return t.Seconds, t.Seconds > 0 })
+		simulated := timingCell(cells, func(t *Timing) (float64, bool) {
+			if t.Simulated == nil {
+				return 0, false
+			}
+			c.Groups[1] = fmt.Sprintf("simulated on %d devices", t.Simulated.Devices)
+			return t.Simulated.Seconds, true
+		})
+		c.Series = append(c.Series, BarSeries{Name: m.label(), Colour: seriesColours[i%len(seriesColours)],
+			Values: []float64{valueOrNaN(measured), valueOrNaN(simulated)}})
+		f.Sources = union(f.Sources, measured.Sources)
+	}
+	return Bars(f, c)
+}
+
+func paperTime(s *Study, f Figure) (*Figure, error) {
+	f.Caption = "Published hours on eight A800 GPUs, and ours on the machine named under provenance."
+	f.Marks = []string{NoteMeasured}
+	c := BarChart{Axis: "hours", Decimals: 1, Groups: []string{paper.ChatGLM3, paper.Llama7B, paper.Llama13B}}
+	for i, method := range []string{paper.Naive, paper.Sorted, paper.Packing} {
+		published := BarSeries{Name: method + ", published", Colour: faint(seriesColours[i])}
+		ours := BarSeries{Name: method + ", ours", Colour: seriesColours[i]}
+		any := false
+		for _, model := range c.Groups {
+			hours := math.NaN()
+			for _, h := range paper.Figure5() {
+				if h.Model == model && h.Method == method {
+					hours = h.Hours
+				}
+			}
+			published.Values = append(published.Values, hours)
+			cells := s.matching(paper.Row{Model: model, Dataset: "LongAlign-10k", Method: method})
+			cell := timingCell(cells, func(t *Timing) (float64, bool) { return t.Seconds / 3600, t.Seconds > 0 })
+			any = any || cell.HasValue()
+			ours.Values = append(ours.Values, valueOrNaN(cell))
+			f.Sources = union(f.Sources, cell.Sources)
+		}
+		c.Series = append(c.Series, published)
+		if any {
+			c.Series = append(c.Series, ours)
+		}
+	}
+	return Bars(f, c)
+}
+
+// faint mixes a colour half and half with white: the published neighbour of our bar.
+func faint(s string) string {
+	c := hexColour(s)
+	return fmt.Sprintf("#%02X%02X%02X", (int(c.R)+255)/2, (int(c.G)+255)/2, (int(c.B)+255)/2)
+}
+
+// CurvesFigure is Figure 6: the training loss of each method, averaged over its seeds.
+func CurvesFigure(s *Study) (*Figure, error) {
+	f := Figure{Name: "curves", Title: "Training loss"}
+	var series []CurveSeries
+	longest := 0
+	for _, m := range s.methods() {
+		c := CurveSeries{Name: m.label()}
+		sum, n := map[int]float64{}, map[int]int{}
+		for _, cell := range s.of(m.Name) {
+			for _, p := range cell.Curve {
+				sum[p.Step] += p.Loss
+				n[p.Step]++
+			}
+			f.Sources = union(f.Sources, cell.CurveSources)
+		}
+		for step, v := range sum {
+			c.Points = append(c.Points, CurvePoint{step, v / float64(n[step])})
+		}
+		slices.SortFunc(c.Points, func(a, b CurvePoint) int { return a.Step - b.Step })
+		series = append(series, c)
+		longest = max(longest, len(c.Points))
+	}
+	decay := smoothing(longest)
+	f.Caption = fmt.Sprintf("Thin: the loss of each optimizer step, averaged over seeds. Thick: its exponential moving average (decay %.2f). "+
+		"Methods with different losses are not on one scale.", decay)
+	return LearningCurves(f, series, decay)
+}
+
+// LengthsFigure is Figure 3: the training sequences' lengths.
+func LengthsFigure(s *Study) (*Figure, error) {
+	f := Figure{Name: "lengths", Title: "Length of the training sequences"}
+	if s.Data == nil {
+		return nil, fmt.Errorf("figure %s: %w", f.Name, ErrNoData)
+	}
+	f.Marks, f.Sources = slices.Clone(s.Data.Marks), slices.Clone(s.Data.Sources)
+	return LengthHistogram(f, s.Data.InputLengths)
+}
+
+// AnswersFigure shows the training answers' lengths.
+func AnswersFigure(s *Study) (*Figure, error) {
+	f := Figure{Name: "answers", Title: "Length of the training answers"}
+	if s.Data == nil {
+		return nil, fmt.Errorf("figure %s: %w", f.Name, ErrNoData)
+	}
+	f.Marks, f.Sources = slices.Clone(s.Data.Marks), slices.Clone(s.Data.Sources)
+	return LengthHistogram(f, s.Data.AnswerLengths)
+}
+
+// NeedleFigure is Figure 4 for one method: the grid of its first seed that has one.
+func NeedleFigure(s *Study, method string) (*Figure, error) {
+	for _, c := range s.of(method) {
+		if c.Needle != nil {
+			f := Figure{Name: "needle-" + method, Title: fmt.Sprintf("Needle in a haystack: %s, seed %d", s.label(method), c.Seed),
+				Caption: "Mean score by context length and by how deep in the context the needle lies. Crossed cells were not measured."}
+			return NeedleHeatmap(f, c.Needle)
+		}
+	}
+	return nil, fmt.Errorf("figure needle: method %s: %w", method, ErrNoData)
+}
+
+// OverviewFigure is Figure 1: LongBench-Chat by training method, published and ours.
+func OverviewFigure(s *Study) (*Figure, error) {
+	f := Figure{Name: "overview", Title: "LongBench-Chat by training method", Caption: "Published scores of the paper's models beside ours."}
+	rows := paper.Table3()
+	c := BarChart{Axis: "LongBench-Chat (1-10)", Decimals: 2}
+	models := []string{paper.ChatGLM3, paper.Llama7B}
+	for i, model := range models {
+		published := BarSeries{Name: model + ", published", Colour: faint(seriesColours[i+1])}
+		ours := BarSeries{Name: model + ", ours", Colour: seriesColours[i+1]}
+		any := false
+		for _, r := range rows {
+			if r.Model != model {
+				continue
+			}
+			if i == 0 {
+				c.Groups = append(c.Groups, r.Method)
+			}
+			v, _ := r.Score(paper.LongBenchChat)
+			published.Values = append(published.Values, v)
+			cell := s.cell(Metric{Name: paper.LongBenchChat}, s.matching(r))
+			any = any || cell.HasValue()
+			ours.Values = append(ours.Values, valueOrNaN(cell))
+			f.Sources = union(f.Sources, cell.Sources)
+		}
+		c.Series = append(c.Series, published)
+		if any {
+			c.Series = append(c.Series, ours)
+		}
+	}
+	return Bars(f, c)
+}
