@@ -100,10 +100,15 @@ func (e *engine[F]) gemm(j gemmJob[F]) {
 	j.e = e
 	threads := e.dev.pool.threads
 	j.strips = ceil(j.n, e.nr)
-	j.mc = min(mBlock, ceil(j.m, e.mr)*e.mr) / e.mr * e.mr
+	j.mc = mBlock / e.mr * e.mr
+	want := 4 * threads
+	if threads > 1 && ceil(j.m, j.mc) < want {
+		// Fewer rows a part rather than fewer columns: columns of a are copied once a part.
+		j.mc = min(j.mc, max(8*e.mr, ceil(ceil(j.m, want), e.mr)*e.mr))
+	}
 	j.mParts = ceil(j.m, j.mc)
 	nParts := 1
-	if want := 4 * threads; threads > 1 && j.mParts < want {
+	if threads > 1 && j.mParts < want {
 		nParts = min(ceil(want, j.mParts), j.strips)
 		// A part is worth waking a worker for from about 10 µs on.
 		nParts = min(nParts, max(1, int(float64(j.m)*float64(j.n)*float64(j.k)/float64(j.mParts)/2e5)))
@@ -168,39 +173,37 @@ func (j *gemmJob[F]) tiles(local, b []F, i0, m, k0, kc, s0, s1 int, acc bool) {
 	e := j.e
 	tmp, tail, packed := local[:e.mr*e.nr], local[e.mr*e.nr:][:e.mr*kBlock], local[e.mr*e.nr+e.mr*kBlock:]
 	full := m / e.mr * e.mr
-	if j.cols {
-		for i := 0; i < m; i += e.mr {
-			e.packCols(packed[i*kc:], j.a[k0*j.lda+i0+i:], j.lda, kc, min(e.mr, m-i), e.mr)
+	// Columns of a are read in place, unless they share few cache sets or are read so often that copying pays.
+	direct := j.lda%1024 != 0 && s1-s0 <= directStrips
+	a, lda, step := j.a, j.lda, e.mr*j.lda
+	switch {
+	case j.cols && direct:
+		a, step = a[k0*lda+i0:], e.mr
+	case j.cols:
+		for i := 0; i < full; i += e.mr {
+			e.packCols(packed[i*kc:], a[k0*lda+i0+i:], lda, kc, e.mr, e.mr)
 		}
-	} else if full < m {
-		for r := range e.mr {
-			row := tail[r*kc : r*kc+kc]
-			if full+r < m {
-				copy(row, j.a[(i0+full+r)*j.lda+k0:])
-			} else {
-				clear(row)
-			}
-		}
+		a, lda, step = packed, e.mr, e.mr*kc
+	default:
+		a = a[i0*lda+k0:]
+	}
+	if full < m {
+		j.loadTail(tail, i0+full, m-full, k0, kc)
 	}
 	for s := s0; s < s1; s++ {
 		bs := &b[s*e.nr*kc]
 		n := min(e.nr, j.n-s*e.nr)
-		below := 0 // rows done by whole tiles
+		done := 0
 		if n == e.nr && full > 0 {
-			c := &j.c[i0*j.ldc+s*e.nr]
-			if j.cols {
-				e.tileCols(kc, full/e.mr, &packed[0], e.mr, e.mr*kc, bs, c, j.ldc, acc)
-			} else {
-				e.tileRows(kc, full/e.mr, &j.a[i0*j.lda+k0], j.lda, e.mr*j.lda, bs, c, j.ldc, acc)
-			}
-			below = full
+			e.tile(j.cols, kc, full/e.mr, &a[0], lda, step, bs, &j.c[i0*j.ldc+s*e.nr], j.ldc, acc)
+			done = full
 		}
-		for i := below; i < m; i += e.mr {
+		for i := done; i < m; i += e.mr {
 			switch {
-			case j.cols:
-				e.tileCols(kc, 1, &packed[i*kc], e.mr, 0, bs, &tmp[0], e.nr, false)
 			case i < full:
-				e.tileRows(kc, 1, &j.a[(i0+i)*j.lda+k0], j.lda, 0, bs, &tmp[0], e.nr, false)
+				e.tile(j.cols, kc, 1, &a[i/e.mr*step], lda, 0, bs, &tmp[0], e.nr, false)
+			case j.cols:
+				e.tileCols(kc, 1, &tail[0], e.mr, 0, bs, &tmp[0], e.nr, false)
 			default:
 				e.tileRows(kc, 1, &tail[0], kc, 0, bs, &tmp[0], e.nr, false)
 			}
@@ -210,4 +213,29 @@ func (j *gemmJob[F]) tiles(local, b []F, i0, m, k0, kc, s0, s1 int, acc bool) {
 			}
 		}
 	}
+}
+
+// directStrips is the largest number of strips for which copying columns of a does not pay.
+const directStrips = 8
+
+// tile runs tileCols or tileRows.
+func (e *engine[F]) tile(cols bool, k, groups int, a *F, lda, step int, b, c *F, ldc int, acc bool) {
+	if cols {
+		e.tileCols(k, groups, a, lda, step, b, c, ldc, acc)
+	} else {
+		e.tileRows(k, groups, a, lda, step, b, c, ldc, acc)
+	}
+}
+
+// loadTail copies the n < mr rows of a from row i on, padded with zero rows: in rows of kc, or in columns of mr.
+func (j *gemmJob[F]) loadTail(tail []F, i, n, k0, kc int) {
+	e := j.e
+	if j.cols {
+		e.packCols(tail, j.a[k0*j.lda+i:], j.lda, kc, n, e.mr)
+		return
+	}
+	for r := range n {
+		copy(tail[r*kc:(r+1)*kc], j.a[(i+r)*j.lda+k0:])
+	}
+	clear(tail[n*kc : e.mr*kc])
 }

@@ -60,6 +60,7 @@
 #define STEP_COLS(MOV, BCAST, FMA, S, bo) \
 	MOV   bo(DI), Y0      \
 	MOV   (bo+32)(DI), Y1 \
+	PREFETCHT0 (SI)(R8*8) \
 	BCAST (0*S)(SI), Y2   \
 	BCAST (1*S)(SI), Y3   \
 	FMA   Y0, Y2, Y4      \
