@@ -40,7 +40,7 @@ Chinese datasets need jieba's dictionary: --jieba, else LONGALIGN_JIEBA, else wh
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := longbench.ParseBenchmark(benchmark)
 			if err != nil {
-				return fmt.Errorf("score: %w", err)
+				return usageError{fmt.Errorf("score: %w", err)}
 			}
 			if info, err := os.Stat(predictions); err != nil {
 				return fmt.Errorf("score: %w", err)
