@@ -98,6 +98,9 @@ func (d *directory) Put(ctx context.Context, key string, r io.Reader, size int64
 	}
 	etag, err = d.put(ctx, root, key, Body(ctx, r, size), cond)
 	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			err = absent(err)
+		}
 		return "", fmt.Errorf("put %s: %w", key, Full(err, d.dir))
 	}
 	return etag, nil

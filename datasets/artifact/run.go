@@ -126,12 +126,12 @@ func (s *Store) PutRun(ctx context.Context, r *RunRecord) error {
 		return fmt.Errorf("run %s: unknown status %q", r.ID, r.Status)
 	}
 	r.Version = RunVersion
+	r.Updated = time.Now().UTC()
+	data, err := seal(r)
+	if err != nil {
+		return fmt.Errorf("run %s: %w", r.ID, err)
+	}
 	for attempt := 0; ; attempt++ {
-		r.Updated = time.Now().UTC()
-		data, err := seal(r)
-		if err != nil {
-			return fmt.Errorf("run %s: %w", r.ID, err)
-		}
 		old, etag, err := s.readRun(ctx, key)
 		cond := Condition{IfMatch: etag}
 		var corrupt *CorruptError
@@ -151,6 +151,9 @@ func (s *Store) PutRun(ctx context.Context, r *RunRecord) error {
 		}
 		if !errors.Is(err, ErrExists) && !errors.Is(err, ErrChanged) && !errors.Is(err, ErrNotFound) {
 			return err
+		}
+		if stored, _, err := s.read(ctx, key, maxDocument); err == nil && bytes.Equal(stored, data) {
+			return nil // the change was this very put, which the client repeated
 		}
 		if err := pause(ctx, attempt); err != nil {
 			return fmt.Errorf("run %s: %w", r.ID, err)
