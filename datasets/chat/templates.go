@@ -29,13 +29,27 @@ import (
 func Lookup(name string) (*Template, error) {
 	write, ok := builtin[name]
 	if !ok {
-		return nil, fmt.Errorf("chat template %q is not known; use one of %s", name, strings.Join(Names(), ", "))
+		return nil, fmt.Errorf("chat template %q is not known; use %s (the model's own) or one of %s", name, OwnTemplate, strings.Join(Names(), ", "))
 	}
 	return &Template{name: name, render: func(tok *tokenizer.Tokenizer, messages []Message, generate bool) ([]Part, error) {
 		w := &writer{tok: tok}
 		write(w, messages, generate)
 		return w.parts, w.err
 	}}, nil
+}
+
+// OwnTemplate is the name under which Resolve finds the model's own chat template.
+const OwnTemplate = "model"
+
+// Resolve is Lookup with one more name: OwnTemplate is the Jinja template of tok.
+func Resolve(name string, tok *tokenizer.Tokenizer) (*Template, error) {
+	if name != OwnTemplate {
+		return Lookup(name)
+	}
+	if tok.ChatTemplate() == "" {
+		return nil, fmt.Errorf("the model directory has no chat template of its own; use one of %s", strings.Join(Names(), ", "))
+	}
+	return FromJinja(tok.ChatTemplate(), name)
 }
 
 // Names returns the names of the built-in templates, sorted.

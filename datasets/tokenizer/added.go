@@ -137,6 +137,21 @@ func (m *matcher) split(t *Tokenizer, s string, which recognise, text func(strin
 	}
 }
 
+// Span is a part of a text: an added token, or, with ID -1, the text between them.
+type Span struct {
+	Text string
+	ID   int32
+}
+
+// SplitAdded finds the added tokens written out in text that is trusted to contain them,
+// such as a chat template's own. Tokens that strip white space around them take it away.
+func (t *Tokenizer) SplitAdded(text string) (spans []Span) {
+	t.added.raw.split(t, text, allAdded,
+		func(part string, _ int) { spans = append(spans, Span{part, -1}) },
+		func(id int32) { spans = append(spans, Span{t.tokens[id], id}) })
+	return spans
+}
+
 func endsInWord(s string) bool {
 	r, w := utf8.DecodeLastRuneInString(s)
 	return w > 0 && isWord(r)
