@@ -139,8 +139,8 @@ func Language(text string) string {
 }
 
 // lines gives each line of in without its end, and its number from 1. Lines longer than limit are
-// given as errTooLong and passed over, whatever their length, in bounded memory.
-func lines(in io.Reader, limit int64, yield func(number int, line []byte, err error) error) error {
+// given as errTooLong and passed over, whatever their length, in bounded memory. name is for errors.
+func lines(name string, in io.Reader, limit int64, yield func(number int, line []byte, err error) error) error {
 	buf := make([]byte, 0, 1<<16)
 	chunk := make([]byte, 1<<16)
 	number, tooLong := 1, false
@@ -174,7 +174,7 @@ func lines(in io.Reader, limit int64, yield func(number int, line []byte, err er
 			}
 			return nil
 		case err != nil:
-			return fmt.Errorf("line %d: %w", number, err)
+			return &InputError{File: name, Line: number, Reason: "cannot be read; the file may be cut short or damaged", Err: err}
 		}
 	}
 }

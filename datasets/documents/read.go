@@ -67,7 +67,7 @@ func Local(s datasets.DocumentSource) (Source, error) {
 	if info.IsDir() {
 		return Source{s, os.DirFS(p)}, nil
 	}
-	s.Include = []string{filepath.Base(p)}
+	s.Include = []string{strings.NewReplacer("\\", "\\\\", "*", "\\*", "?", "\\?", "[", "\\[").Replace(filepath.Base(p))}
 	return Source{s, os.DirFS(filepath.Dir(p))}, nil
 }
 

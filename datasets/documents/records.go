@@ -21,7 +21,7 @@ func (r *reader) readJSONL(name string) error {
 		return err
 	}
 	defer done()
-	err = lines(in, r.maxBytes, func(number int, line []byte, err error) error {
+	return lines(name, in, r.maxBytes, func(number int, line []byte, err error) error {
 		if errors.Is(err, errTooLong) {
 			return r.bad(&InputError{File: name, Line: number, Reason: fmt.Sprintf("the line is longer than max_bytes (%d); raise it", r.maxBytes)})
 		}
@@ -43,24 +43,7 @@ func (r *reader) readJSONL(name string) error {
 		}
 		return r.emit(d, datasets.FormatJSONL)
 	})
-	return r.broken(name, err)
 }
-
-// broken turns a failure to read or decompress into an InputError, and passes on others.
-func (r *reader) broken(name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	for _, broken := range []error{io.ErrUnexpectedEOF, errCorrupt} {
-		if errors.Is(err, broken) {
-			return &InputError{File: name, Reason: "ends early or is damaged", Err: err}
-		}
-	}
-	return err
-}
-
-// errCorrupt marks damaged compressed input.
-var errCorrupt = errors.New("corrupt input")
 
 // parseRecord reads a JSON object's fields.
 func (r *reader) parseRecord(line []byte) (datasets.Document, error) {
