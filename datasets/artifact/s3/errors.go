@@ -89,9 +89,7 @@ func (b *backend) translate(op, key string, err error, cond artifact.Condition) 
 		f.reason = "the service has no room: free some (`starter gc` shows what the store can spare) or use another store; nothing was half-written"
 	case st == http.StatusUnauthorized, st == http.StatusForbidden:
 		f.kind = artifact.ErrDenied
-		if f.reason == "" {
-			f.reason = "check AWS_ACCESS_KEY_ID or AWS_PROFILE and what the key may do with bucket " + b.bucket
-		}
+		f.reason = strings.TrimSuffix(f.reason, ".") + "; check AWS_ACCESS_KEY_ID or AWS_PROFILE, and what the key may do with bucket " + b.bucket
 	case st == http.StatusMovedPermanently, f.code == "AuthorizationHeaderMalformed":
 		f.kind = artifact.ErrDenied
 		f.reason = fmt.Sprintf("bucket %s seems to be in another region: set AWS_REGION (%s)", b.bucket, f.reason)

@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"strings"
 	"time"
@@ -33,6 +34,16 @@ func init() {
 		}
 		return Open(ctx, uri.Host, strings.Trim(uri.Path, "/"))
 	})
+}
+
+// A request is tried for a few seconds. Longer outages are for the caller to wait out, who can say so.
+const attempts = 6
+
+// delay waits 100 ms before the first repetition and up to twice as long before each next one, shortened at random so
+// that clients which failed together do not come back together.
+func delay(attempt int, _ error) (time.Duration, error) {
+	limit := 100 * time.Millisecond << min(attempt, 5)
+	return limit/2 + rand.N(limit/2), nil
 }
 
 // credentialsWait bounds the search for credentials, which asks the network where nothing is configured.
@@ -77,7 +88,10 @@ func Open(ctx context.Context, bucket, prefix string) (artifact.Backend, error) 
 		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenSupported
 		o.DisableLogOutputChecksumValidationSkipped = true // objects in parts have none; they are hashed by artifact
 		// 409 says that another conditional write of the key is under way: this one is decided when that one is.
-		o.Retryer = retry.AddWithErrorCodes(retry.AddWithMaxAttempts(retry.NewStandard(), 6), "ConditionalRequestConflict", "OperationAborted")
+		standard := retry.NewStandard(func(o *retry.StandardOptions) {
+			o.MaxAttempts, o.Backoff = attempts, retry.BackoffDelayerFunc(delay)
+		})
+		o.Retryer = retry.AddWithErrorCodes(standard, "ConditionalRequestConflict", "OperationAborted")
 	})
 	if noRegion {
 		return nil, errors.New("no AWS region: set AWS_REGION, or AWS_ENDPOINT_URL_S3 for another service")
