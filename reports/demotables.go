@@ -100,10 +100,10 @@ func (s *Study) scoreRow(method, label string, cells []CellData, columns []score
 				cell.Low, cell.High = 0, 0
 			}
 			r.Cells = append(r.Cells, cell)
-		case method == s.Baseline:
+		case method == s.baseline():
 			r.Cells = append(r.Cells, Blank())
 		default:
-			d := s.contrast(c.metric, cells, s.of(s.Baseline))
+			d := s.contrast(c.metric, cells, s.of(s.baseline()))
 			if d.Unpaired != "" {
 				r.Cells = append(r.Cells, Unmeasured())
 				continue
@@ -169,11 +169,11 @@ func MethodTable(s *Study) *Table {
 		return scoreColumn{c, m, difference}
 	}
 	all := Metric{Name: MetricLoss}
-	columns := []scoreColumn{column("all", "held-out loss", all, false), column("vs "+s.label(s.Baseline), "held-out loss", all, true)}
+	columns := []scoreColumn{column("all", "held-out loss", all, false), column("vs "+s.label(s.baseline()), "held-out loss", all, true)}
 	for _, b := range s.buckets() {
 		columns = append(columns, column(b.String(), "by answer length (tokens)", Metric{MetricLoss, &b}, false))
 	}
-	if s.Baseline == "" {
+	if s.baseline() == "" {
 		columns = slices.Delete(columns, 1, 2)
 	}
 	return s.scoreTable(&Table{
@@ -191,9 +191,9 @@ func TaskTable(s *Study) *Table {
 	for _, name := range []string{MetricNeedle, MetricExact, MetricF1} {
 		m := Metric{Name: name}
 		columns = append(columns, scoreColumn{metricColumn(m), m, false})
-		if name == MetricNeedle && s.Baseline != "" {
+		if name == MetricNeedle && s.baseline() != "" {
 			d := metricColumn(m)
-			d.Name, d.Better, d.Signed, d.Marks = "vs "+s.label(s.Baseline), Neither, true, []string{differenceNote}
+			d.Name, d.Better, d.Signed, d.Marks = "vs "+s.label(s.baseline()), Neither, true, []string{differenceNote}
 			columns = append(columns, scoreColumn{d, m, true})
 		}
 	}

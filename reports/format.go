@@ -110,6 +110,7 @@ type parts struct {
 // parts splits c for printing in column col.
 func (c Cell) parts(col Column) parts {
 	var p parts
+	col = col.of(c)
 	switch {
 	case c.Text != "":
 		p.main = strings.TrimSpace(c.Text)

@@ -96,6 +96,7 @@ func (c Cell) detail(col Column) string {
 		return ""
 	}
 	var out []string
+	col = col.of(c)
 	if c.HasInterval() {
 		out = append(out, "95 % interval "+col.formatNumber(c.Low)+" to "+col.formatNumber(c.High))
 	}

@@ -1,6 +1,11 @@
 package reports
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
 
 // Params are the parameters of the tables stage.
 type Params struct {
@@ -39,6 +44,18 @@ func (p Params) Validate() error {
 	}
 	if p.Devices < 1 {
 		return fmt.Errorf("devices: %d must be at least 1", p.Devices)
+	}
+	for _, e := range p.Expected {
+		// Methods are checked where they are known; here each is taken for granted.
+		if err := e.Validate([]string{e.A, e.B}); err != nil {
+			return err
+		}
+	}
+	known := (&Table{}).definitions()
+	for _, m := range p.Marks {
+		if _, ok := known[m]; !ok {
+			return fmt.Errorf("mark %q is not known; use %s", m, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+		}
 	}
 	return nil
 }

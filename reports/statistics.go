@@ -245,6 +245,8 @@ type Contrast struct {
 	Seeds   []int
 	// Exact metrics are counted, not estimated.
 	Exact bool
+	// Identical says that every pair is equal, to the last bit for scores.
+	Identical bool
 	// Unpaired says why there is no comparison: empty when there is one.
 	Unpaired string
 }
@@ -264,6 +266,7 @@ func contrast(m Metric, as, bs []CellData, seed uint64, resamples int) Contrast 
 	var diffs []bootstrap.Sample
 	seen := map[string]int{}
 	exacts := 0
+	out.Identical = true
 	for i := range as {
 		j := slices.IndexFunc(bs, func(b CellData) bool { return b.Seed == as[i].Seed })
 		if j < 0 {
@@ -276,6 +279,7 @@ func contrast(m Metric, as, bs []CellData, seed uint64, resamples int) Contrast 
 				if math.Abs(d) <= 1e-9*max(math.Abs(va), math.Abs(vb)) {
 					d = 0 // sums taken in another order
 				}
+				out.Identical = out.Identical && d == 0
 				out.PerSeed = append(out.PerSeed, d)
 				out.Seeds = append(out.Seeds, a.Seed)
 				exacts++
@@ -295,6 +299,7 @@ func contrast(m Metric, as, bs []CellData, seed uint64, resamples int) Contrast 
 		for k, id := range matched.IDs {
 			d := matched.A[k] - matched.B[k]
 			sum += d
+			out.Identical = out.Identical && d == 0
 			seen[id]++
 			diffs = append(diffs, bootstrap.Sample{ID: id, Score: d})
 		}
@@ -302,7 +307,7 @@ func contrast(m Metric, as, bs []CellData, seed uint64, resamples int) Contrast 
 		out.Seeds = append(out.Seeds, a.Seed)
 	}
 	if len(out.PerSeed) == 0 {
-		out.Unpaired = "there are no common seeds with common samples"
+		out.Unpaired, out.Identical = "there are no common seeds with common samples", false
 		return out
 	}
 	mean, half := seedInterval(out.PerSeed)

@@ -28,7 +28,8 @@ type Study struct {
 	Spec json.RawMessage `json:"spec,omitempty"`
 	// Methods fixes the order of methods; those not named follow as they come.
 	Methods []Method `json:"methods,omitempty"`
-	// Baseline is the method that paired differences are taken against.
+	// Baseline is the method that paired differences are taken against; empty means the
+	// first of several.
 	Baseline string `json:"baseline,omitempty"`
 	// Buckets are the ranges of answer length; nil means DefaultBuckets.
 	Buckets []Bucket `json:"buckets,omitempty"`
@@ -273,6 +274,15 @@ func (s *Study) methods() []Method {
 		}
 	}
 	return out
+}
+
+// baseline returns the method that others are compared with, "" if there is but one.
+func (s *Study) baseline() string {
+	methods := s.methods()
+	if s.Baseline != "" || len(methods) < 2 {
+		return s.Baseline
+	}
+	return methods[0].Name
 }
 
 func (m Method) label() string {

@@ -71,13 +71,13 @@ func valueOrNaN(c Cell) float64 {
 // LossChangeFigure shows by answer length how each method's held-out loss differs from the
 // baseline's.
 func LossChangeFigure(s *Study) (*Figure, error) {
-	f := Figure{Name: "loss-change", Title: "Held-out loss against " + s.label(s.Baseline),
+	f := Figure{Name: "loss-change", Title: "Held-out loss against " + s.label(s.baseline()),
 		Caption: "Difference in held-out loss by answer length, below 0 is better. Whiskers are the interval of the paired difference.",
 		Marks:   []string{differenceNote}, Footnotes: []Footnote{differenceFootnote()}}
-	if s.Baseline == "" {
+	if s.baseline() == "" {
 		return nil, fmt.Errorf("figure %s: there is no baseline: %w", f.Name, ErrNoData)
 	}
-	base := s.of(s.Baseline)
+	base := s.of(s.baseline())
 	c := BarChart{Axis: "difference (nats/token)", Decimals: 3, Groups: []string{"all"}}
 	metrics := []Metric{{Name: MetricLoss}}
 	for _, b := range s.buckets() {
@@ -85,7 +85,7 @@ func LossChangeFigure(s *Study) (*Figure, error) {
 		metrics = append(metrics, Metric{MetricLoss, &b})
 	}
 	for i, m := range s.methods() {
-		if m.Name == s.Baseline {
+		if m.Name == s.baseline() {
 			continue
 		}
 		series := BarSeries{Name: m.label(), Colour: seriesColours[i%len(seriesColours)]}

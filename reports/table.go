@@ -86,6 +86,8 @@ type Cell struct {
 	Sources []string
 	// Published is the paper's value for this cell.
 	Published *float64
+	// Decimals overrides the column's, where rows hold different quantities.
+	Decimals *int
 }
 
 // Label returns a text cell.
@@ -135,13 +137,14 @@ type cellJSON struct {
 	Sources    []string `json:"sources,omitempty"`
 	Published  *float64 `json:"published,omitempty"`
 	Difference *float64 `json:"difference,omitempty"`
+	Decimals   *int     `json:"decimals,omitempty"`
 }
 
 // MarshalJSON writes no "value" for a cell without one, so that a reader cannot take a
 // missing measurement for zero.
 func (c Cell) MarshalJSON() ([]byte, error) {
 	j := cellJSON{Text: c.Text, N: c.N, Failed: c.Failed, Truncated: c.Truncated, Wanted: c.Wanted,
-		Incomplete: c.Incomplete, Best: c.Best, Marks: c.Marks, Sources: c.Sources, Published: c.Published}
+		Incomplete: c.Incomplete, Best: c.Best, Marks: c.Marks, Sources: c.Sources, Published: c.Published, Decimals: c.Decimals}
 	if c.HasValue() {
 		j.Value = &c.Value
 	}
@@ -161,7 +164,7 @@ func (c *Cell) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	*c = Cell{Text: j.Text, N: j.N, Failed: j.Failed, Truncated: j.Truncated, Wanted: j.Wanted,
-		Incomplete: j.Incomplete, Best: j.Best, Marks: j.Marks, Sources: j.Sources, Published: j.Published}
+		Incomplete: j.Incomplete, Best: j.Best, Marks: j.Marks, Sources: j.Sources, Published: j.Published, Decimals: j.Decimals}
 	if j.Value != nil {
 		c.Value = *j.Value
 	}
@@ -237,6 +240,14 @@ func (c Column) formatNumber(v float64) string {
 		return "+" + whole
 	}
 	return whole
+}
+
+// of is the column as cell prints in it.
+func (c Column) of(cell Cell) Column {
+	if cell.Decimals != nil {
+		c.Decimals = *cell.Decimals
+	}
+	return c
 }
 
 // signed is c printing plus signs.

@@ -1,0 +1,309 @@
+package reports
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/longalign/longalign-go/datasets/artifact"
+)
+
+// Comparison sets study B against study A.
+type Comparison struct {
+	// A and B are the studies' IDs.
+	A, B string
+	// Cells compare what both measured, a method's metric at a time.
+	Cells []CellComparison
+	// Changes are the parameters, inputs and code that differ.
+	Changes []Change
+	// Problems say what could not be compared.
+	Problems []string
+}
+
+// CellComparison is one method's metric in both studies.
+type CellComparison struct {
+	Method, Model, Dataset string
+	Metric                 Metric
+	A, B                   Cell
+	// Contrast is B minus A on common seeds and samples.
+	Contrast Contrast
+	Outcome  Outcome
+}
+
+// Outcome says how a cell of B compares with that of A.
+type Outcome string
+
+// Outcomes of comparing cells.
+const (
+	Same         Outcome = "same"         // equal in every common sample
+	Differs      Outcome = "differs"      // the interval of the difference excludes 0
+	Noise        Outcome = "within noise" // the interval includes 0
+	OnlyA        Outcome = "only in A"
+	OnlyB        Outcome = "only in B"
+	Incomparable Outcome = "no common samples"
+)
+
+// Change is one difference in what two studies were made from.
+type Change struct {
+	// Where is "specification", "code" or a stage with how many of its results differ.
+	Where string
+	// Path is dotted: "train.learning_rate".
+	Path string
+	// A and B are JSON values, "" where there is none.
+	A, B string
+}
+
+// Compare compares b with a cell by cell, and what they were made from.
+func Compare(a, b *Study) *Comparison {
+	c := &Comparison{A: a.ID, B: b.ID}
+	type place struct{ method, model, dataset string }
+	var places []place
+	cells := func(s *Study, p place) []CellData {
+		return slices.DeleteFunc(s.of(p.method), func(d CellData) bool { return d.Model != p.model || d.Dataset != p.dataset })
+	}
+	for _, s := range []*Study{a, b} {
+		for _, d := range s.Cells {
+			if p := (place{d.Method, d.Model, d.Dataset}); !slices.Contains(places, p) {
+				places = append(places, p)
+			}
+		}
+	}
+	common := 0
+	for _, p := range places {
+		as, bs := cells(a, p), cells(b, p)
+		for _, m := range metricsOf(a, append(slices.Clone(as), bs...)) {
+			cell := CellComparison{Method: p.method, Model: p.model, Dataset: p.dataset, Metric: m, A: a.metricCell(m, as), B: b.metricCell(m, bs)}
+			cell.Contrast = contrast(m, bs, as, a.Seed, a.Resamples)
+			cell.Outcome = outcome(cell)
+			if cell.Contrast.Unpaired == "" {
+				common++
+			}
+			c.Cells = append(c.Cells, cell)
+		}
+	}
+	switch {
+	case len(a.Cells) == 0 || len(b.Cells) == 0:
+		c.Problems = append(c.Problems, "one of the runs has no finished cell; there is nothing to compare")
+	case common == 0:
+		c.Problems = append(c.Problems, "the runs have no samples in common: no method was trained with the same seed and scored on the same samples by both; only their means are printed")
+	}
+	c.Changes = changes(a, b)
+	return c
+}
+
+// metricsOf lists the metrics that any of the cells has: scores by name, the loss also by
+// answer length, then the exact and measured ones.
+func metricsOf(s *Study, cells []CellData) []Metric {
+	names := map[string]bool{}
+	var buckets []Bucket
+	timing, simulated := false, false
+	for _, c := range cells {
+		for name := range c.Scores {
+			names[name] = true
+		}
+		for _, sh := range c.LossShare {
+			if !slices.Contains(buckets, sh.Bucket) {
+				buckets = append(buckets, sh.Bucket)
+			}
+		}
+		timing = timing || c.Timing != nil
+		simulated = simulated || c.Timing != nil && c.Timing.Simulated != nil
+	}
+	var out []Metric
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		out = append(out, Metric{Name: name})
+		if name == MetricLoss {
+			for _, b := range s.buckets() {
+				out = append(out, Metric{name, &b})
+			}
+		}
+	}
+	for _, b := range buckets {
+		out = append(out, Metric{metricShare, &b})
+	}
+	if timing {
+		for _, name := range []string{"steps", "real_tokens", "padded_tokens", "seconds"} {
+			out = append(out, Metric{Name: name})
+		}
+	}
+	if simulated {
+		out = append(out, Metric{Name: "idle"})
+	}
+	return out
+}
+
+// metricCell is the table cell of any metric: a score's, or the mean over seeds of an
+// exact one.
+func (s *Study) metricCell(m Metric, cells []CellData) Cell {
+	sum, n := 0.0, 0
+	for i := range cells {
+		if v, ok := m.exact(&cells[i]); ok {
+			sum += v
+			n++
+		}
+	}
+	if n > 0 {
+		return Number(sum / float64(n))
+	}
+	return s.cell(m, cells)
+}
+
+func outcome(c CellComparison) Outcome {
+	switch d := c.Contrast; {
+	case !c.A.HasValue() && !c.B.HasValue():
+		return Incomparable
+	case !c.A.HasValue():
+		return OnlyB
+	case !c.B.HasValue():
+		return OnlyA
+	case d.Unpaired != "":
+		return Incomparable
+	case d.Identical:
+		return Same
+	case c.Metric.measured() && len(d.PerSeed) < 2:
+		return Noise
+	case d.Differs():
+		return Differs
+	}
+	return Noise
+}
+
+// changes lists what differs in the specifications, the code, and the stages' actions.
+func changes(a, b *Study) []Change {
+	out := diffs("specification", a.Spec, b.Spec)
+	if ca, cb := codeText(a.Code), codeText(b.Code); ca != cb {
+		out = append(out, Change{"code", "revision", ca, cb})
+	}
+	type use struct {
+		manifest *artifact.Manifest
+		place    string
+	}
+	stages := func(s *Study) (names []string, byPlace map[string]use) {
+		byPlace = map[string]use{}
+		for _, u := range s.Stages {
+			if u.Manifest == nil {
+				continue
+			}
+			if !slices.Contains(names, u.Manifest.Stage) {
+				names = append(names, u.Manifest.Stage)
+			}
+			cells := u.Cells
+			if len(cells) == 0 {
+				cells = []string{""}
+			}
+			for _, cell := range cells {
+				place := u.Manifest.Stage + "\x00" + u.Role + "\x00" + cell
+				byPlace[place] = use{u.Manifest, place}
+			}
+		}
+		return names, byPlace
+	}
+	namesA, byA := stages(a)
+	_, byB := stages(b)
+	for _, name := range namesA {
+		var of, differ int
+		var found []Change
+		for _, place := range slices.Sorted(maps.Keys(byA)) {
+			ua := byA[place]
+			ub, both := byB[place]
+			if ua.manifest.Stage != name || !both {
+				continue
+			}
+			of++
+			if ua.manifest.Key == ub.manifest.Key {
+				continue
+			}
+			differ++
+			for _, d := range diffs("", ua.manifest.ActionKeyInput, ub.manifest.ActionKeyInput) {
+				if !slices.Contains(found, d) {
+					found = append(found, d)
+				}
+			}
+		}
+		for _, d := range found {
+			d.Where = fmt.Sprintf("%s, %d of %d", name, differ, of)
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+func diffs(where string, a, b json.RawMessage) []Change {
+	if len(a) == 0 && len(b) == 0 {
+		return nil
+	}
+	var out []Change
+	for _, d := range artifact.Diff(a, b) {
+		path := d.Path
+		if path == "" {
+			path = "all of it"
+		}
+		out = append(out, Change{where, path, string(d.Old), string(d.New)})
+	}
+	return out
+}
+
+// Tables prints the comparison: what differs in the results, then in what they were made from.
+func (c *Comparison) Tables() []*Table {
+	results := &Table{
+		Name:    "compare",
+		Title:   fmt.Sprintf("%s (B) against %s (A)", c.B, c.A),
+		Caption: strings.Join(append([]string{"B − A is on common seeds and samples, so it may differ from the difference of the columns."}, c.Problems...), " "),
+		Columns: []Column{
+			{Name: "Metric", Text: true},
+			{Name: "A", Decimals: 3}, {Name: "B", Decimals: 3}, {Name: "B − A", Decimals: 3, Signed: true, Marks: []string{differenceNote}},
+			{Name: "Outcome", Text: true},
+		},
+		Footnotes: []Footnote{{differenceNote, "the interval is the wider of the paired bootstrap over samples and the t interval over seeds"}},
+	}
+	for _, x := range c.Cells {
+		section := x.Method
+		for _, s := range []string{x.Model, x.Dataset} {
+			if s != "" {
+				section += " · " + s
+			}
+		}
+		scale := metricScale(x.Metric)
+		delta := Unmeasured()
+		if d := x.Contrast; d.Unpaired == "" {
+			delta = Cell{Value: scale * d.Diff, Low: scale * d.Low, High: scale * d.High, N: d.N, Sources: union(x.A.Sources, x.B.Sources)}
+			if d.Exact {
+				delta.N = 0
+			}
+		}
+		col := metricColumn(x.Metric)
+		label := col.Name
+		if unit := strings.ReplaceAll(col.Unit, "points", "%"); unit != "" {
+			label += " (" + unit + ")"
+		}
+		results.Rows = append(results.Rows, Row{Section: section, Cells: []Cell{
+			Label(label), x.A.scaled(scale, col.Decimals), x.B.scaled(scale, col.Decimals), delta.scaled(1, col.Decimals), Label(string(x.Outcome))}})
+	}
+	made := &Table{
+		Name:    "changes",
+		Title:   "What they were made from",
+		Columns: []Column{{Name: "Where", Text: true}, {Name: "What", Text: true}, {Name: "A", Text: true}, {Name: "B", Text: true}},
+	}
+	for _, d := range c.Changes {
+		made.Rows = append(made.Rows, Row{Cells: []Cell{Label(d.Where), Label(d.Path), orNone(d.A), orNone(d.B)}})
+	}
+	if len(c.Changes) == 0 {
+		made.Caption = "Parameters, inputs and code are the same."
+	}
+	return []*Table{results, made}
+}
+
+// scaled is c in another unit, printed with its metric's digits.
+func (c Cell) scaled(f float64, decimals int) Cell {
+	c.Value, c.Low, c.High, c.Decimals = c.Value*f, c.Low*f, c.High*f, &decimals
+	return c
+}
+
+func orNone(s string) Cell {
+	if s == "" {
+		return Label("–")
+	}
+	return Label(s)
+}
