@@ -67,7 +67,7 @@ func (e *engine[F]) crossEntropy(nll []float64, dh, dw, h gpu.Buffer, head gpu.L
 	products := 1.
 	if dh != nil {
 		products++
-		clear(dhs)
+		e.each(eachJob[F]{kind: eachZero, a: dhs, n: len(dhs)})
 	}
 	if dw != nil && dh != nil {
 		products++
@@ -97,9 +97,7 @@ func (e *engine[F]) crossEntropy(nll []float64, dh, dw, h gpu.Buffer, head gpu.L
 			vocab: vocab, grad: dh != nil, h: gathered, scaled: scaled, dh: dhs, out: out, d: d,
 			per: max(1, 32768/vocab),
 		}
-		for i, t := range j.rows {
-			copy(gathered[i*d:(i+1)*d], hs[int(t)*d:])
-		}
+		e.each(eachJob[F]{kind: eachEmbedding, a: gathered, b: hs, ids: j.rows, n: m, per: grain(d), d: d})
 		e.gemm(gemmJob[F]{c: logits, ldc: vocab, a: gathered, lda: d, b: forward, m: m, n: vocab, k: d})
 		e.dev.pool.run(j, ceil(m, j.per))
 		if dh == nil {

@@ -70,11 +70,12 @@ func newEngine[F Float](d *Device, k kernels[F]) *engine[F] {
 	return &engine[F]{kernels: k, dev: d, size: int(unsafe.Sizeof(f)), local: make([][]F, d.pool.threads)}
 }
 
-// scratch makes sure that every worker has n elements of scratch memory of its own.
+// scratch makes sure that every worker has n elements of scratch memory of its own. It grows by more
+// than is asked for, since a decoded sequence asks for a little more each time.
 func (e *engine[F]) scratch(n int) {
 	for w := range e.local {
 		if len(e.local[w]) < n {
-			e.local[w] = aligned[F](n)
+			e.local[w] = aligned[F](n + n/4)
 		}
 	}
 }

@@ -1,0 +1,267 @@
+//go:build !purego
+
+#include "textflag.h"
+
+// Tiles of 6 rows by 16 columns of float32.
+//
+// V0–V23 hold a tile, four a row; V24–V27 a row of b; V28–V31 elements of a.
+// R0 k, R1 groups, R2 a, R3 lda, R4 step, R5 b, R6 c, R7 ldc (in bytes), R8 acc.
+
+// c = m + n on four float32; the assembler has no name for it.
+#define FADD(m, n, d) WORD $(0x4E20D400 | ((m)<<16) | ((n)<<5) | (d))
+
+#define ZERO \
+	VEOR V0.B16, V0.B16, V0.B16 \
+	VEOR V1.B16, V1.B16, V1.B16 \
+	VEOR V2.B16, V2.B16, V2.B16 \
+	VEOR V3.B16, V3.B16, V3.B16 \
+	VEOR V4.B16, V4.B16, V4.B16 \
+	VEOR V5.B16, V5.B16, V5.B16 \
+	VEOR V6.B16, V6.B16, V6.B16 \
+	VEOR V7.B16, V7.B16, V7.B16 \
+	VEOR V8.B16, V8.B16, V8.B16 \
+	VEOR V9.B16, V9.B16, V9.B16 \
+	VEOR V10.B16, V10.B16, V10.B16 \
+	VEOR V11.B16, V11.B16, V11.B16 \
+	VEOR V12.B16, V12.B16, V12.B16 \
+	VEOR V13.B16, V13.B16, V13.B16 \
+	VEOR V14.B16, V14.B16, V14.B16 \
+	VEOR V15.B16, V15.B16, V15.B16 \
+	VEOR V16.B16, V16.B16, V16.B16 \
+	VEOR V17.B16, V17.B16, V17.B16 \
+	VEOR V18.B16, V18.B16, V18.B16 \
+	VEOR V19.B16, V19.B16, V19.B16 \
+	VEOR V20.B16, V20.B16, V20.B16 \
+	VEOR V21.B16, V21.B16, V21.B16 \
+	VEOR V22.B16, V22.B16, V22.B16 \
+	VEOR V23.B16, V23.B16, V23.B16
+
+// One k of a tile whose rows of a are at R9–R14.
+#define STEP_ROWS \
+	VLD1.P 64(R16), [V24.S4, V25.S4, V26.S4, V27.S4] \
+	VLD1R.P 4(R9), [V28.S4] \
+	VLD1R.P 4(R10), [V29.S4] \
+	VLD1R.P 4(R11), [V30.S4] \
+	VLD1R.P 4(R12), [V31.S4] \
+	VFMLA V24.S4, V28.S4, V0.S4 \
+	VFMLA V25.S4, V28.S4, V1.S4 \
+	VFMLA V26.S4, V28.S4, V2.S4 \
+	VFMLA V27.S4, V28.S4, V3.S4 \
+	VFMLA V24.S4, V29.S4, V4.S4 \
+	VFMLA V25.S4, V29.S4, V5.S4 \
+	VFMLA V26.S4, V29.S4, V6.S4 \
+	VFMLA V27.S4, V29.S4, V7.S4 \
+	VLD1R.P 4(R13), [V28.S4] \
+	VLD1R.P 4(R14), [V29.S4] \
+	VFMLA V24.S4, V30.S4, V8.S4 \
+	VFMLA V25.S4, V30.S4, V9.S4 \
+	VFMLA V26.S4, V30.S4, V10.S4 \
+	VFMLA V27.S4, V30.S4, V11.S4 \
+	VFMLA V24.S4, V31.S4, V12.S4 \
+	VFMLA V25.S4, V31.S4, V13.S4 \
+	VFMLA V26.S4, V31.S4, V14.S4 \
+	VFMLA V27.S4, V31.S4, V15.S4 \
+	VFMLA V24.S4, V28.S4, V16.S4 \
+	VFMLA V25.S4, V28.S4, V17.S4 \
+	VFMLA V26.S4, V28.S4, V18.S4 \
+	VFMLA V27.S4, V28.S4, V19.S4 \
+	VFMLA V24.S4, V29.S4, V20.S4 \
+	VFMLA V25.S4, V29.S4, V21.S4 \
+	VFMLA V26.S4, V29.S4, V22.S4 \
+	VFMLA V27.S4, V29.S4, V23.S4
+
+// One k of a tile whose elements of a are consecutive at R9; R3 is what is left of lda.
+#define STEP_COLS \
+	VLD1.P 64(R16), [V24.S4, V25.S4, V26.S4, V27.S4] \
+	VLD1R.P 4(R9), [V28.S4] \
+	VLD1R.P 4(R9), [V29.S4] \
+	VLD1R.P 4(R9), [V30.S4] \
+	VLD1R.P 4(R9), [V31.S4] \
+	VFMLA V24.S4, V28.S4, V0.S4 \
+	VFMLA V25.S4, V28.S4, V1.S4 \
+	VFMLA V26.S4, V28.S4, V2.S4 \
+	VFMLA V27.S4, V28.S4, V3.S4 \
+	VFMLA V24.S4, V29.S4, V4.S4 \
+	VFMLA V25.S4, V29.S4, V5.S4 \
+	VFMLA V26.S4, V29.S4, V6.S4 \
+	VFMLA V27.S4, V29.S4, V7.S4 \
+	VLD1R.P 4(R9), [V28.S4] \
+	VLD1R.P 4(R9), [V29.S4] \
+	VFMLA V24.S4, V30.S4, V8.S4 \
+	VFMLA V25.S4, V30.S4, V9.S4 \
+	VFMLA V26.S4, V30.S4, V10.S4 \
+	VFMLA V27.S4, V30.S4, V11.S4 \
+	VFMLA V24.S4, V31.S4, V12.S4 \
+	VFMLA V25.S4, V31.S4, V13.S4 \
+	VFMLA V26.S4, V31.S4, V14.S4 \
+	VFMLA V27.S4, V31.S4, V15.S4 \
+	VFMLA V24.S4, V28.S4, V16.S4 \
+	VFMLA V25.S4, V28.S4, V17.S4 \
+	VFMLA V26.S4, V28.S4, V18.S4 \
+	VFMLA V27.S4, V28.S4, V19.S4 \
+	VFMLA V24.S4, V29.S4, V20.S4 \
+	VFMLA V25.S4, V29.S4, V21.S4 \
+	VFMLA V26.S4, V29.S4, V22.S4 \
+	VFMLA V27.S4, V29.S4, V23.S4 \
+	ADD R3, R9
+
+#define FINISH \
+	CBZ R8, write \
+	VLD1 (R6), [V24.S4, V25.S4, V26.S4, V27.S4] \
+	FADD(24, 0, 0) \
+	FADD(25, 1, 1) \
+	FADD(26, 2, 2) \
+	FADD(27, 3, 3) \
+	VST1 [V0.S4, V1.S4, V2.S4, V3.S4], (R6) \
+	ADD R7, R6 \
+	VLD1 (R6), [V24.S4, V25.S4, V26.S4, V27.S4] \
+	FADD(24, 4, 4) \
+	FADD(25, 5, 5) \
+	FADD(26, 6, 6) \
+	FADD(27, 7, 7) \
+	VST1 [V4.S4, V5.S4, V6.S4, V7.S4], (R6) \
+	ADD R7, R6 \
+	VLD1 (R6), [V24.S4, V25.S4, V26.S4, V27.S4] \
+	FADD(24, 8, 8) \
+	FADD(25, 9, 9) \
+	FADD(26, 10, 10) \
+	FADD(27, 11, 11) \
+	VST1 [V8.S4, V9.S4, V10.S4, V11.S4], (R6) \
+	ADD R7, R6 \
+	VLD1 (R6), [V24.S4, V25.S4, V26.S4, V27.S4] \
+	FADD(24, 12, 12) \
+	FADD(25, 13, 13) \
+	FADD(26, 14, 14) \
+	FADD(27, 15, 15) \
+	VST1 [V12.S4, V13.S4, V14.S4, V15.S4], (R6) \
+	ADD R7, R6 \
+	VLD1 (R6), [V24.S4, V25.S4, V26.S4, V27.S4] \
+	FADD(24, 16, 16) \
+	FADD(25, 17, 17) \
+	FADD(26, 18, 18) \
+	FADD(27, 19, 19) \
+	VST1 [V16.S4, V17.S4, V18.S4, V19.S4], (R6) \
+	ADD R7, R6 \
+	VLD1 (R6), [V24.S4, V25.S4, V26.S4, V27.S4] \
+	FADD(24, 20, 20) \
+	FADD(25, 21, 21) \
+	FADD(26, 22, 22) \
+	FADD(27, 23, 23) \
+	VST1 [V20.S4, V21.S4, V22.S4, V23.S4], (R6) \
+	ADD R7, R6 \
+	B next \
+write: \
+	VST1 [V0.S4, V1.S4, V2.S4, V3.S4], (R6) \
+	ADD R7, R6 \
+	VST1 [V4.S4, V5.S4, V6.S4, V7.S4], (R6) \
+	ADD R7, R6 \
+	VST1 [V8.S4, V9.S4, V10.S4, V11.S4], (R6) \
+	ADD R7, R6 \
+	VST1 [V12.S4, V13.S4, V14.S4, V15.S4], (R6) \
+	ADD R7, R6 \
+	VST1 [V16.S4, V17.S4, V18.S4, V19.S4], (R6) \
+	ADD R7, R6 \
+	VST1 [V20.S4, V21.S4, V22.S4, V23.S4], (R6) \
+	ADD R7, R6 \
+next: \
+	ADD R4, R2 \
+	SUBS $1, R1, R1 \
+	BNE group \
+	RET
+
+// func tileRows32(k, groups int, a *float32, lda, step int, b *float32, c *float32, ldc int, acc bool)
+TEXT ·tileRows32(SB), NOSPLIT, $0-65
+	MOVD k+0(FP), R0
+	MOVD groups+8(FP), R1
+	MOVD a+16(FP), R2
+	MOVD lda+24(FP), R3
+	MOVD step+32(FP), R4
+	MOVD b+40(FP), R5
+	MOVD c+48(FP), R6
+	MOVD ldc+56(FP), R7
+	MOVBU acc+64(FP), R8
+	LSL $2, R3
+	LSL $2, R4
+	LSL $2, R7
+group:
+	MOVD R2, R9
+	ADD R3, R9, R10
+	ADD R3, R10, R11
+	ADD R3, R11, R12
+	ADD R3, R12, R13
+	ADD R3, R13, R14
+	MOVD R5, R16
+	MOVD R0, R15
+	ZERO
+loop:
+	STEP_ROWS
+	SUBS $1, R15, R15
+	BNE loop
+	FINISH
+
+// func tileCols32(k, groups int, a *float32, lda, step int, b *float32, c *float32, ldc int, acc bool)
+TEXT ·tileCols32(SB), NOSPLIT, $0-65
+	MOVD k+0(FP), R0
+	MOVD groups+8(FP), R1
+	MOVD a+16(FP), R2
+	MOVD lda+24(FP), R3
+	MOVD step+32(FP), R4
+	MOVD b+40(FP), R5
+	MOVD c+48(FP), R6
+	MOVD ldc+56(FP), R7
+	MOVBU acc+64(FP), R8
+	LSL $2, R3
+	LSL $2, R4
+	LSL $2, R7
+	SUB $24, R3
+group:
+	MOVD R2, R9
+	MOVD R5, R16
+	MOVD R0, R15
+	ZERO
+loop:
+	STEP_COLS
+	SUBS $1, R15, R15
+	BNE loop
+	FINISH
+
+// func tileVec32(k int, a *float32, b *float32, stride, strips int, c *float32, acc bool)
+TEXT ·tileVec32(SB), NOSPLIT, $0-49
+	MOVD k+0(FP), R0
+	MOVD a+8(FP), R2
+	MOVD b+16(FP), R5
+	MOVD stride+24(FP), R3
+	MOVD strips+32(FP), R1
+	MOVD c+40(FP), R6
+	MOVBU acc+48(FP), R8
+	LSL $2, R3
+strip:
+	MOVD R2, R9
+	MOVD R5, R16
+	MOVD R0, R15
+	VEOR V0.B16, V0.B16, V0.B16
+	VEOR V1.B16, V1.B16, V1.B16
+	VEOR V2.B16, V2.B16, V2.B16
+	VEOR V3.B16, V3.B16, V3.B16
+loop:
+	VLD1.P 64(R16), [V24.S4, V25.S4, V26.S4, V27.S4]
+	VLD1R.P 4(R9), [V28.S4]
+	VFMLA V24.S4, V28.S4, V0.S4
+	VFMLA V25.S4, V28.S4, V1.S4
+	VFMLA V26.S4, V28.S4, V2.S4
+	VFMLA V27.S4, V28.S4, V3.S4
+	SUBS $1, R15, R15
+	BNE loop
+	CBZ R8, write
+	VLD1 (R6), [V24.S4, V25.S4, V26.S4, V27.S4]
+	FADD(24, 0, 0)
+	FADD(25, 1, 1)
+	FADD(26, 2, 2)
+	FADD(27, 3, 3)
+write:
+	VST1.P [V0.S4, V1.S4, V2.S4, V3.S4], 64(R6)
+	ADD R3, R5
+	SUBS $1, R1, R1
+	BNE strip
+	RET
+
