@@ -54,3 +54,17 @@ type Prediction struct {
 	Truncated bool   `json:"truncated,omitempty"`
 	Failed    string `json:"failed,omitempty"`
 }
+
+// PredictionsStageParams are what the predictions stage is called with: the user's parameters, and
+// how the model was taught to read.
+type PredictionsStageParams struct {
+	PredictionsParams
+	Template  string `json:"template"`
+	MaxLength int    `json:"max_length"`
+}
+
+// Defaults returns p with unset fields filled in.
+func (p PredictionsStageParams) Defaults() PredictionsStageParams {
+	p.PredictionsParams = p.PredictionsParams.Defaults()
+	return p
+}

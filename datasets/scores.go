@@ -2,8 +2,8 @@ package datasets
 
 // ScoresParams are the parameters of the scores stage.
 type ScoresParams struct {
-	// Buckets are upper bounds of answer lengths in targets by which losses are shown; default 8, 32, 128.
-	// The last bucket is open.
+	// Buckets are the answer lengths, in targets, at which the second and later length ranges begin; default
+	// 8, 32, 128: answers of 1–7, 8–31, 32–127 and 128 or more are shown apart.
 	Buckets []int `json:"buckets,omitempty"`
 }
 

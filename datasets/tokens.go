@@ -90,3 +90,19 @@ func addHistogram(a, b []int) []int {
 	}
 	return a
 }
+
+// TokensStageParams are what the tokens stage is called with: the user's parameters, and
+// which of the two inputs it reads.
+type TokensStageParams struct {
+	TokensParams
+	// FromDocuments tokenizes training documents instead of instructions: every token a target.
+	FromDocuments bool `json:"from_documents,omitempty"`
+	// MaxTokens stops after that many tokens; 0 takes all.
+	MaxTokens int64 `json:"max_tokens,omitempty"`
+}
+
+// Defaults returns p with unset fields filled in.
+func (p TokensStageParams) Defaults() TokensStageParams {
+	p.TokensParams = p.TokensParams.Defaults()
+	return p
+}

@@ -1,0 +1,47 @@
+package activities
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/longalign/longalign-go/gpu"
+)
+
+// Names under which activities that are no stages are registered.
+const (
+	ResolveName        = "resolve"
+	AwaitName          = "await-stage"
+	DescribeDeviceName = "describe-device"
+	RecordRunName      = "record-run"
+)
+
+// Device describes the device of a gpu worker.
+type Device = gpu.Info
+
+// DescribeDevice says which device a gpu worker trains on. Action keys of training and
+// predictions contain its class.
+func (a *Activities) DescribeDevice(ctx context.Context, name string) (Device, error) {
+	d, err := a.device(ctx, name, "")
+	if err != nil {
+		return Device{}, boundary(ctx, "describe device", err)
+	}
+	defer d.Close()
+	return d.Info(), nil
+}
+
+// device opens a device and checks that it is of the class that results were promised for.
+func (a *Activities) device(ctx context.Context, name, class string) (gpu.Device, error) {
+	if name == "" {
+		name = "auto"
+	}
+	d, err := a.OpenDevice(ctx, name)
+	if err != nil {
+		return nil, badConfig("device %s: %w", name, err)
+	}
+	if class != "" && d.Info().Class != class {
+		got := d.Info().Class
+		d.Close()
+		return nil, &problem{WrongDevice, fmt.Errorf("this worker's device is of class %s, the result was keyed for class %s; start a worker on such a device", got, class)}
+	}
+	return d, nil
+}

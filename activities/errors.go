@@ -1,0 +1,110 @@
+package activities
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+	"time"
+
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/longalign/longalign-go/datasets/artifact"
+)
+
+// Types of the errors that activities return. Workflows and people tell failures apart by them.
+const (
+	// BadConfig: the experiment asks for something impossible. Not retried.
+	BadConfig = "BadConfig"
+	// BadData: an input file or artifact holds what cannot be used. Not retried.
+	BadData = "BadData"
+	// CorruptArtifact: a stored blob does not match its digest. Not retried.
+	CorruptArtifact = "CorruptArtifact"
+	// MissingArtifact: a manifest or blob is not in the store. Not retried.
+	MissingArtifact = "MissingArtifact"
+	// Fenced: a newer attempt owns the checkpoint pointer; this one must end. Not retried.
+	Fenced = "Fenced"
+	// Diverged: the loss is not finite or exploded. Not retried; the last good checkpoint is kept.
+	Diverged = "Diverged"
+	// Handover: the worker is being stopped; the work was saved and another attempt goes on. Retried.
+	Handover = "Handover"
+	// DiskFull: no space where the worker or the store writes. Retried, so that freeing space is enough.
+	DiskFull = "DiskFull"
+	// StoreUnavailable: the store does not answer. Retried.
+	StoreUnavailable = "StoreUnavailable"
+	// WrongDevice: this worker's device is of another class than the call was keyed for. Retried elsewhere.
+	WrongDevice = "WrongDevice"
+	// BudgetExceeded: the next paid request would pass the cap. Not retried.
+	BudgetExceeded = "BudgetExceeded"
+)
+
+// NonRetryable lists the error types that trying again cannot mend.
+var NonRetryable = []string{BadConfig, BadData, CorruptArtifact, MissingArtifact, Fenced, Diverged, BudgetExceeded}
+
+// problem is an error with its type, made where the cause is known.
+type problem struct {
+	kind string
+	err  error
+}
+
+func (p *problem) Error() string { return p.err.Error() }
+func (p *problem) Unwrap() error { return p.err }
+
+func badConfig(format string, args ...any) error {
+	return &problem{BadConfig, fmt.Errorf(format, args...)}
+}
+
+func badData(format string, args ...any) error {
+	return &problem{BadData, fmt.Errorf(format, args...)}
+}
+
+func handover(format string, args ...any) error {
+	return &problem{Handover, fmt.Errorf(format, args...)}
+}
+
+// boundary types err for Temporal. It is called once, where an activity returns.
+func boundary(ctx context.Context, operation string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var app *temporal.ApplicationError
+	if errors.As(err, &app) {
+		return err
+	}
+	var p *problem
+	var corrupt *artifact.CorruptError
+	kind, advice := "", ""
+	switch {
+	case errors.As(err, &p):
+		kind = p.kind
+	case errors.As(err, &corrupt):
+		kind, advice = CorruptArtifact, "; run starter verify, then starter verify --repair"
+	case errors.Is(err, artifact.ErrFenced):
+		kind = Fenced
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		kind, advice = DiskFull, "; free some space, the stage goes on by itself"
+	case errors.Is(err, artifact.ErrNotFound):
+		kind, advice = MissingArtifact, "; the artifact was deleted or the store is another one: run the stage's experiment again"
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+		kind = BadData
+	case ctx.Err() != nil:
+		return ctx.Err()
+	default:
+		kind = StoreUnavailable
+	}
+	nonRetryable := false
+	for _, k := range NonRetryable {
+		nonRetryable = nonRetryable || k == kind
+	}
+	// A message above 4 KiB would be cut by the server in its middle.
+	msg := operation + ": " + err.Error() + advice
+	if len(msg) > 3500 {
+		msg = msg[:3500] + " …"
+	}
+	options := temporal.ApplicationErrorOptions{NonRetryable: nonRetryable}
+	if kind == Handover {
+		options.NextRetryDelay = time.Second
+	}
+	return temporal.NewApplicationErrorWithOptions(msg, kind, options)
+}

@@ -1,0 +1,83 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/reports"
+)
+
+// scoresStage scores predictions, sample by sample. Output: scores.json.
+var scoresStage = stage{name: "scores", version: 1, describe: describeParams[datasets.ScoresParams], run: runScores}
+
+// Scores is the scores stage's output: samples by metric.
+type Scores struct {
+	Metrics map[string]reports.ScoreSet `json:"metrics"`
+}
+
+func runScores(ctx context.Context, j *job) error {
+	predictions, err := j.predictions(ctx, "predictions")
+	if err != nil {
+		return err
+	}
+	scores := ScorePredictions(predictions)
+	for name, set := range scores.Metrics {
+		j.count(name, int64(len(set.Samples)))
+	}
+	return j.putJSON(ctx, "scores.json", scores)
+}
+
+// ScorePredictions scores each prediction by all metrics that apply to it: the loss by every one, exact match and F1 by
+// those with a generated answer, the needle's effect by those with a needle. A failed prediction is a failed sample, never a zero.
+func ScorePredictions(predictions []datasets.Prediction) Scores {
+	s := Scores{Metrics: map[string]reports.ScoreSet{}}
+	add := func(metric string, p datasets.Prediction, value float64) {
+		set := s.Metrics[metric]
+		set.Samples = append(set.Samples, reports.Sample{ID: p.ID, Value: value, Length: p.Targets, Failed: p.Failed != "", Truncated: p.Truncated})
+		s.Metrics[metric] = set
+	}
+	for _, p := range predictions {
+		if p.Failed != "" {
+			add(reports.MetricLoss, p, 0)
+			continue
+		}
+		add(reports.MetricLoss, p, p.NLL/float64(p.Targets))
+		if p.AbsentNLL != nil {
+			add(reports.MetricNeedle, p, *p.AbsentNLL-p.NLL)
+		}
+		if p.Generated != nil {
+			exact := 0.0
+			if strings.TrimSpace(*p.Generated) == strings.TrimSpace(p.Answer) {
+				exact = 100
+			}
+			add(reports.MetricExact, p, exact)
+		}
+	}
+	return s
+}
+
+// predictions reads the lines of an input's predictions.jsonl.
+func (j *job) predictions(ctx context.Context, role string) ([]datasets.Prediction, error) {
+	r, err := j.open(ctx, role, "predictions.jsonl")
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	var all []datasets.Prediction
+	for d := json.NewDecoder(r); ; {
+		var p datasets.Prediction
+		err := d.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			return all, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("predictions.jsonl, line %d: %w", len(all)+1, err)
+		}
+		all = append(all, p)
+	}
+}

@@ -1,0 +1,361 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/client"
+
+	"github.com/longalign/longalign-go/datasets/artifact"
+	"github.com/longalign/longalign-go/gpu"
+)
+
+// Activities carries what the stages need of the outside world. It is filled in once, by worker.
+type Activities struct {
+	Store *artifact.Store
+	// OpenDevice opens the device that training and predictions run on.
+	OpenDevice gpu.Opener
+	// Scratch is a local directory for copies of artifacts; everything in it can be made anew.
+	Scratch string
+	// Temporal is asked whether the owner of a stage still runs, and told of progress.
+	Temporal client.Client
+}
+
+// Call asks for one stage's result. It is kept in workflow history, so it holds
+// references and small parameters only.
+type Call struct {
+	Stage  string                  `json:"stage"`
+	Params json.RawMessage         `json:"params"`
+	Inputs map[string]artifact.Ref `json:"inputs,omitempty"` // by role
+	// Class is the device class, for stages whose results differ by it.
+	Class string `json:"class,omitempty"`
+	// Key is the action key, filled in by Resolve.
+	Key string `json:"key,omitempty"`
+	// Label says to people which cells of a study asked for it; it means nothing to the result.
+	Label string `json:"label,omitempty"`
+}
+
+// Resolved is what Resolve found out about a call.
+type Resolved struct {
+	Key string       `json:"key"`
+	Hit bool         `json:"hit"`           // the store has the result already
+	Ref artifact.Ref `json:"ref,omitempty"` // set when Hit
+}
+
+// stage is how one kind of result is made.
+type stage struct {
+	name string
+	// version is raised by hand when the same inputs and parameters give another result.
+	version int
+	// describe returns what the parameters mean, defaults filled in: their share of the action key.
+	describe func(params json.RawMessage) (json.RawMessage, error)
+	// outside returns digests of inputs that are not artifacts (files on the worker), by role. May be nil.
+	outside func(ctx context.Context, a *Activities, params json.RawMessage) (map[string]string, error)
+	// run makes the result: it reads inputs from the job and puts outputs into it.
+	run func(ctx context.Context, j *job) error
+}
+
+// Stages names all stages in the order data flows through them.
+var Stages = []string{"documents", "tokenizer", "instructions", "tokens", "batches", "checkpoint", "predictions", "scores", "tables"}
+
+func stageNamed(name string) (stage, error) {
+	for _, s := range []stage{documentsStage, tokenizerStage, instructionsStage, tokensStage, batchesStage, checkpointStage, predictionsStage, scoresStage, tablesStage} {
+		if s.name == name {
+			return s, nil
+		}
+	}
+	return stage{}, badConfig("stage %q is not known to this worker, which may be older than the starter", name)
+}
+
+// Resolve computes a call's action key and looks for its result in the store.
+func (a *Activities) Resolve(ctx context.Context, call Call) (Resolved, error) {
+	action, err := a.action(ctx, call)
+	if err != nil {
+		return Resolved{}, boundary(ctx, "resolve "+call.Stage, err)
+	}
+	key, _, err := action.Key()
+	if err != nil {
+		return Resolved{}, boundary(ctx, "resolve "+call.Stage, err)
+	}
+	m, err := a.Store.FindManifest(ctx, call.Stage, key)
+	if errors.Is(err, artifact.ErrNotFound) {
+		return Resolved{Key: key}, nil
+	}
+	if err != nil {
+		return Resolved{}, boundary(ctx, "resolve "+call.Stage, err)
+	}
+	return Resolved{Key: key, Hit: true, Ref: m.Ref()}, nil
+}
+
+// action describes completely what the call's result means.
+func (a *Activities) action(ctx context.Context, call Call) (artifact.Action, error) {
+	s, err := stageNamed(call.Stage)
+	if err != nil {
+		return artifact.Action{}, err
+	}
+	params, err := s.describe(call.Params)
+	if err != nil {
+		return artifact.Action{}, err
+	}
+	inputs := map[string]string{}
+	for _, role := range slices.Sorted(maps.Keys(call.Inputs)) {
+		m, err := a.Store.Manifest(ctx, call.Inputs[role])
+		if err != nil {
+			return artifact.Action{}, fmt.Errorf("input %s: %w", role, err)
+		}
+		inputs[role] = m.Digest()
+	}
+	if s.outside != nil {
+		digests, err := s.outside(ctx, a, call.Params)
+		if err != nil {
+			return artifact.Action{}, err
+		}
+		maps.Copy(inputs, digests)
+	}
+	return artifact.Action{Stage: s.name, StageVersion: s.version, Params: params, Inputs: inputs, DeviceClass: call.Class}, nil
+}
+
+// Run makes the result of a resolved call, unless the store has it by now.
+// Workflows know it by the stage's name.
+func (a *Activities) Run(ctx context.Context, call Call) (artifact.Ref, error) {
+	ref, err := a.runStage(ctx, call)
+	return ref, boundary(ctx, call.Stage, err)
+}
+
+func (a *Activities) runStage(ctx context.Context, call Call) (artifact.Ref, error) {
+	s, err := stageNamed(call.Stage)
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	if m, err := a.Store.FindManifest(ctx, call.Stage, call.Key); err == nil {
+		return m.Ref(), nil
+	} else if !errors.Is(err, artifact.ErrNotFound) {
+		return artifact.Ref{}, err
+	}
+	action, err := a.action(ctx, call)
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	key, _, err := action.Key()
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	if key != call.Key {
+		return artifact.Ref{}, badData("the files that the %s stage reads changed while the run was under way; start it again", call.Stage)
+	}
+	dir, err := os.MkdirTemp(a.Scratch, call.Stage+"-")
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	defer os.RemoveAll(dir)
+
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	manifest, err := artifact.NewManifest(action)
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	manifest.Inputs, manifest.Started, manifest.Counts = call.Inputs, time.Now().UTC(), map[string]int64{}
+	j := &job{a: a, call: call, dir: dir, manifest: manifest}
+	if activity.IsActivity(ctx) {
+		info := activity.GetInfo(ctx)
+		j.manifest.Workflow = artifact.Workflow{ID: info.WorkflowExecution.ID, RunID: info.WorkflowExecution.RunID}
+		go j.heartbeats(ctx, stop, info.HeartbeatTimeout)
+	}
+	if err := s.run(ctx, j); err != nil {
+		if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
+			return artifact.Ref{}, cause
+		}
+		return artifact.Ref{}, err
+	}
+	j.manifest.Finished = time.Now().UTC()
+	winner, err := a.Store.PutManifest(ctx, j.manifest)
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	return winner.Ref(), nil
+}
+
+// job is one running stage: what it reads, what it has put out so far, how far it is.
+type job struct {
+	a        *Activities
+	call     Call
+	dir      string // removed when the stage ends
+	manifest *artifact.Manifest
+	signals  signaller
+	progress atomic.Pointer[Progress]
+	moves    atomic.Int64 // grows with each report of progress
+}
+
+var errStalled = &problem{StoreUnavailable, errors.New("no progress for ten minutes; giving the stage to another attempt")}
+
+// heartbeats tells the server of progress until the stage ends. When nothing moves for ten minutes it
+// stops, so that a hung attempt is replaced instead of being kept alive.
+func (j *job) heartbeats(ctx context.Context, stop context.CancelFunc, timeout time.Duration) {
+	if timeout <= 0 {
+		return
+	}
+	every := min(timeout/4, 5*time.Second)
+	seen, since := j.moves.Load(), time.Now()
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if now := j.moves.Load(); now != seen {
+			seen, since = now, time.Now()
+		} else if time.Since(since) > 10*time.Minute {
+			stop()
+			return
+		}
+		p := j.progress.Load()
+		if p == nil {
+			p = &Progress{Stage: j.call.Stage}
+		}
+		activity.RecordHeartbeat(ctx, *p)
+	}
+}
+
+// report tells how far the stage is.
+func (j *job) report(ctx context.Context, p Progress) {
+	p.Stage = j.call.Stage
+	j.progress.Store(&p)
+	j.moves.Add(1)
+	j.signals.tell(ctx, j.a, p)
+}
+
+// stopping is closed when the worker was asked to stop: a long stage saves and hands over.
+func (j *job) stopping(ctx context.Context) <-chan struct{} {
+	if !activity.IsActivity(ctx) {
+		return nil
+	}
+	return activity.GetWorkerStopChannel(ctx)
+}
+
+func (j *job) count(name string, n int64) { j.manifest.Counts[name] += n }
+
+func (j *job) note(format string, args ...any) {
+	n := fmt.Sprintf(format, args...)
+	if !slices.Contains(j.manifest.Notes, n) {
+		j.manifest.Notes = append(j.manifest.Notes, n)
+	}
+}
+
+// input returns the manifest of the input with this role.
+func (j *job) input(ctx context.Context, role string) (*artifact.Manifest, error) {
+	ref, ok := j.call.Inputs[role]
+	if !ok {
+		return nil, badConfig("the %s stage was called without its input %q", j.call.Stage, role)
+	}
+	return j.a.Store.Manifest(ctx, ref)
+}
+
+func (j *job) hasInput(role string) bool { _, ok := j.call.Inputs[role]; return ok }
+
+func (j *job) inputBlob(ctx context.Context, role, name string) (artifact.Blob, error) {
+	m, err := j.input(ctx, role)
+	if err != nil {
+		return artifact.Blob{}, err
+	}
+	out, ok := m.Output(name)
+	if !ok {
+		return artifact.Blob{}, badData("input %s (%s %s) has no output %q", role, m.Stage, m.Key, name)
+	}
+	return out.Blob, nil
+}
+
+// open streams one output of an input.
+func (j *job) open(ctx context.Context, role, name string) (io.ReadCloser, error) {
+	blob, err := j.inputBlob(ctx, role, name)
+	if err != nil {
+		return nil, err
+	}
+	return j.a.Store.OpenBlob(ctx, blob)
+}
+
+func (j *job) readJSON(ctx context.Context, role, name string, v any) error {
+	blob, err := j.inputBlob(ctx, role, name)
+	if err != nil {
+		return err
+	}
+	return j.a.Store.ReadJSON(ctx, blob, v)
+}
+
+// fetch copies all outputs of an input into a directory and returns it: a Hugging Face directory, say.
+func (j *job) fetch(ctx context.Context, role string) (string, error) {
+	m, err := j.input(ctx, role)
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(j.dir, role)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	for _, out := range m.Outputs {
+		if !filepath.IsLocal(out.Name) {
+			return "", badData("input %s: output name %q leaves its directory", role, out.Name)
+		}
+		path := filepath.Join(dir, out.Name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return "", err
+		}
+		if err := j.a.Store.FetchBlob(ctx, out.Blob, path); err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
+}
+
+// put stores bytes as an output of the stage.
+func (j *job) put(ctx context.Context, name, mediaType string, r io.Reader) error {
+	blob, err := j.a.Store.PutBlob(ctx, r)
+	if err != nil {
+		return fmt.Errorf("store %s: %w", name, err)
+	}
+	j.addOutput(artifact.Output{Name: name, MediaType: mediaType, Blob: blob})
+	return nil
+}
+
+func (j *job) putFile(ctx context.Context, name, mediaType, path string) error {
+	blob, err := j.a.Store.PutFile(ctx, path)
+	if err != nil {
+		return fmt.Errorf("store %s: %w", name, err)
+	}
+	j.addOutput(artifact.Output{Name: name, MediaType: mediaType, Blob: blob})
+	return nil
+}
+
+func (j *job) putJSON(ctx context.Context, name string, v any) error {
+	blob, err := j.a.Store.PutJSON(ctx, v)
+	if err != nil {
+		return fmt.Errorf("store %s: %w", name, err)
+	}
+	j.addOutput(artifact.Output{Name: name, MediaType: "application/json", Blob: blob})
+	return nil
+}
+
+// putMeasured stores what was measured (seconds, attempts): it differs from run to
+// run, so that no later stage's key contains it.
+func (j *job) putMeasured(ctx context.Context, name string, v any) error {
+	blob, err := j.a.Store.PutJSON(ctx, v)
+	if err != nil {
+		return fmt.Errorf("store %s: %w", name, err)
+	}
+	j.addOutput(artifact.Output{Name: name, MediaType: "application/json", Blob: blob, Volatile: true})
+	return nil
+}
+
+func (j *job) addOutput(o artifact.Output) { j.manifest.Outputs = append(j.manifest.Outputs, o) }

@@ -1,0 +1,364 @@
+package activities
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/datasets/artifact"
+	"github.com/longalign/longalign-go/gpu/train"
+	"github.com/longalign/longalign-go/reports"
+)
+
+// tablesStage gathers what the stored manifests of a study say. Output: study.json, of which reports makes
+// every table and figure.
+var tablesStage = stage{name: "tables", version: 1, describe: describeParams[TablesParams], run: runTables}
+
+// TablesParams are what the tables stage is called with.
+type TablesParams struct {
+	reports.Params
+	Name        string         `json:"name"`
+	Title       string         `json:"title,omitempty"`
+	Description string         `json:"description,omitempty"`
+	Methods     []TablesMethod `json:"methods,omitempty"`
+	Cells       []TablesCell   `json:"cells"`
+	Buckets     []int          `json:"buckets"`
+	// Missing says which cells failed, and why.
+	Missing map[string]string `json:"missing,omitempty"`
+}
+
+// TablesMethod names a method for people.
+type TablesMethod = reports.Method
+
+// TablesCell is one cell whose results are among the inputs, as "scores/<name>" and so on.
+type TablesCell struct {
+	Name   string        `json:"name"`
+	Method string        `json:"method"`
+	Seed   uint64        `json:"seed"`
+	Model  string        `json:"model,omitempty"`
+	Loss   datasets.Loss `json:"loss"`
+}
+
+// Defaults returns p with unset fields filled in.
+func (p TablesParams) Defaults() TablesParams {
+	p.Params = p.Params.Defaults()
+	return p
+}
+
+// studyFile is the output that reports are made from. It holds measured seconds, so it is volatile.
+const studyFile = "study.json"
+
+func runTables(ctx context.Context, j *job) error {
+	p, err := decodeParams[TablesParams](j.call.Params)
+	if err != nil {
+		return err
+	}
+	s := &reports.Study{
+		Name: p.Name, Kind: p.Kind, Title: p.Title, Description: p.Description, Methods: p.Methods, Baseline: p.Baseline,
+		Seed: p.Seed, Resamples: p.Resamples, Marks: p.Marks, Expected: p.Expected, Missing: p.Missing, Buckets: buckets(p.Buckets),
+	}
+	if s.Data, err = j.dataSummary(ctx); err != nil {
+		return err
+	}
+	for i, c := range p.Cells {
+		cell, err := j.cellData(ctx, p, c, s.Buckets)
+		if err != nil {
+			return fmt.Errorf("cell %s: %w", c.Name, err)
+		}
+		s.Cells = append(s.Cells, cell)
+		j.report(ctx, Progress{Done: int64(i + 1), Total: int64(len(p.Cells)), Unit: "cell"})
+	}
+	if s.Stages, err = j.lineage(ctx, p); err != nil {
+		return err
+	}
+	j.count("cells", int64(len(s.Cells)))
+	j.count("missing", int64(len(s.Missing)))
+	return j.putMeasured(ctx, studyFile, s)
+}
+
+// ReadStudy reads the study of a tables manifest, with the run's dates when the run is known.
+func ReadStudy(ctx context.Context, store *artifact.Store, tables artifact.Ref, run *artifact.RunRecord) (*reports.Study, error) {
+	m, err := store.Manifest(ctx, tables)
+	if err != nil {
+		return nil, err
+	}
+	out, ok := m.Output(studyFile)
+	if !ok {
+		return nil, fmt.Errorf("%s holds no %s; it was made by another version of longalign: run the study again", tables, studyFile)
+	}
+	var s reports.Study
+	if err := store.ReadJSON(ctx, out.Blob, &s); err != nil {
+		return nil, err
+	}
+	s.Stages = append(s.Stages, reports.StageUse{Manifest: m})
+	if run != nil {
+		s.ID, s.Started, s.Finished, s.Status, s.Code, s.Spec = run.ID, run.Started, run.Finished, run.Status, run.Code, run.Spec
+	}
+	return &s, nil
+}
+
+// buckets turns the lengths at which ranges begin into ranges.
+func buckets(begins []int) []reports.Bucket {
+	from, out := 1, []reports.Bucket{}
+	for _, b := range begins {
+		if b > from {
+			out = append(out, reports.Bucket{From: from, To: b - 1})
+		}
+		from = b
+	}
+	return append(out, reports.Bucket{From: from})
+}
+
+// cellData gathers one cell's scores, loss shares, cost and learning curve.
+func (j *job) cellData(ctx context.Context, p TablesParams, c TablesCell, ranges []reports.Bucket) (reports.CellData, error) {
+	d := reports.CellData{Method: c.Method, Seed: int(c.Seed), Model: c.Model, Dataset: p.Dataset}
+	scores, batches, checkpoint := "scores/"+c.Name, "batches/"+c.Name, "checkpoint/"+c.Name
+	var made Scores
+	if err := j.readJSON(ctx, scores, "scores.json", &made); err != nil {
+		return d, err
+	}
+	d.Scores = made.Metrics
+	for name, set := range d.Scores {
+		set.Sources = []string{reports.Source(j.call.Inputs[scores])}
+		d.Scores[name] = set
+	}
+	plans, report, err := j.plans(ctx, batches)
+	if err != nil {
+		return d, err
+	}
+	set, closeSet, err := j.sequences(ctx, "tokens")
+	if err != nil {
+		return d, err
+	}
+	defer closeSet()
+	if d.LossShare, err = lossShares(plans, c.Loss, set.Targets(), set.Weights(), ranges); err != nil {
+		return d, err
+	}
+	d.ShareSources = []string{reports.Source(j.call.Inputs[batches]), reports.Source(j.call.Inputs["tokens"])}
+	if d.Timing, err = j.timing(ctx, checkpoint, plans, report, p.Devices); err != nil {
+		return d, err
+	}
+	d.TimingSources = []string{reports.Source(j.call.Inputs[checkpoint]), reports.Source(j.call.Inputs[batches])}
+	d.Curve, err = j.curve(ctx, checkpoint)
+	d.CurveSources = []string{reports.Source(j.call.Inputs[checkpoint])}
+	return d, err
+}
+
+// lossShares is each answer-length range's share of the loss over all epochs, exact from the plans.
+func lossShares(plans []datasets.Plan, loss datasets.Loss, targets []int, weights []float64, ranges []reports.Bucket) ([]reports.Share, error) {
+	var ends []int
+	for _, r := range ranges[:len(ranges)-1] {
+		ends = append(ends, r.To)
+	}
+	out := make([]reports.Share, len(ranges))
+	for _, plan := range plans {
+		shares, err := plan.LossShares(loss, targets, weights, ends)
+		if err != nil {
+			return nil, err
+		}
+		for i, s := range shares {
+			out[i].Bucket = ranges[i]
+			out[i].Sequences += s.Sequences
+			out[i].Targets += s.Targets
+			out[i].Share += s.Share / float64(len(plans))
+		}
+	}
+	return out, nil
+}
+
+// timing is what a training cost: counted from its plan, measured where it ran, and simulated on several devices.
+func (j *job) timing(ctx context.Context, role string, plans []datasets.Plan, report BatchesReport, devices int) (*reports.Timing, error) {
+	var measured Timings
+	if err := j.readJSON(ctx, role, "timings.json", &measured); err != nil {
+		return nil, err
+	}
+	t := &reports.Timing{
+		Steps: report.Steps, RealTokens: report.Ledger.Computed - report.Ledger.Padding, PaddedTokens: report.Ledger.Computed, TargetTokens: report.Ledger.Trained,
+		Seconds: measured.Seconds, Device: measured.Device,
+	}
+	for _, e := range report.Epochs {
+		t.Sequences += e.Sequences
+		t.SequencesPerStepMean += e.SequencesPerStepMean / float64(len(report.Epochs))
+		t.SequencesPerStepSD += e.SequencesPerStepSD / float64(len(report.Epochs))
+	}
+	if t.Seconds > 0 {
+		t.TokensPerSecond = float64(t.RealTokens) / t.Seconds
+	}
+	sim, err := idle(plans, measured.MicroBatches, devices)
+	if err != nil {
+		return nil, err
+	}
+	t.Simulated = &sim
+	return t, nil
+}
+
+// idle simulates the steps of all epochs on several devices, from the measured seconds of each micro-batch.
+func idle(plans []datasets.Plan, steps [][]float64, devices int) (reports.Simulation, error) {
+	sim := reports.Simulation{Devices: devices}
+	var busy float64
+	for _, plan := range plans {
+		var seconds []float64
+		for _, step := range steps[:min(plan.Steps(), len(steps))] {
+			seconds = append(seconds, step...)
+		}
+		steps = steps[min(plan.Steps(), len(steps)):]
+		one, err := datasets.SimulateIdle(plan, seconds, devices)
+		if err != nil {
+			return sim, err
+		}
+		sim.Seconds += one.Seconds
+		busy += one.BusySeconds
+	}
+	if sim.Seconds > 0 {
+		sim.Idle = 1 - busy/(float64(devices)*sim.Seconds)
+	}
+	return sim, nil
+}
+
+// curve is the loss of each step.
+func (j *job) curve(ctx context.Context, role string) ([]reports.CurvePoint, error) {
+	blob, err := j.inputBlob(ctx, role, "metrics.jsonl")
+	if err != nil {
+		return nil, err
+	}
+	data, err := j.a.Store.ReadBlob(ctx, blob)
+	if err != nil {
+		return nil, err
+	}
+	var points []reports.CurvePoint
+	for d := json.NewDecoder(bytes.NewReader(data)); ; {
+		var m train.Metrics
+		err := d.Decode(&m)
+		if errors.Is(err, io.EOF) {
+			return points, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("metrics.jsonl, line %d: %w", len(points)+1, err)
+		}
+		points = append(points, reports.CurvePoint{Step: m.Step, Loss: m.Loss})
+	}
+}
+
+// dataSummary says what the study was trained and tested on.
+func (j *job) dataSummary(ctx context.Context) (*reports.DataSummary, error) {
+	if !j.hasInput("documents") {
+		return nil, nil // every cell failed before there was data
+	}
+	var d datasets.DocumentsReport
+	if err := j.readJSON(ctx, "documents", "report.json", &d); err != nil {
+		return nil, err
+	}
+	s := &reports.DataSummary{}
+	kept, tokens := map[string]int{}, map[string]int64{}
+	for doc, err := range j.documents(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		kept[doc.Source]++
+		tokens[doc.Source] += int64(doc.Tokens)
+	}
+	for _, name := range slices.Sorted(maps.Keys(kept)) {
+		s.Documents = append(s.Documents, reports.Count{Name: name, N: kept[name], Tokens: tokens[name]})
+	}
+	for _, reason := range slices.Sorted(maps.Keys(d.Dropped)) {
+		s.Dropped = append(s.Dropped, reports.Count{Name: reason, N: d.Dropped[reason]})
+	}
+	answers := map[datasets.TaskType][]int{}
+	heldOut := map[datasets.TaskType]int{}
+	for i, err := range j.instances(ctx, "instructions", trainFile) {
+		if err != nil {
+			return nil, err
+		}
+		if i.Meta != nil {
+			answers[i.Meta.Task] = append(answers[i.Meta.Task], i.Meta.AnswerTokens)
+		}
+	}
+	for i, err := range j.instances(ctx, "instructions", heldOutFile) {
+		if err != nil {
+			return nil, err
+		}
+		if i.Meta != nil {
+			heldOut[i.Meta.Task]++
+		}
+	}
+	for _, task := range datasets.TaskTypes {
+		if n := answers[task]; len(n) > 0 || heldOut[task] > 0 {
+			slices.Sort(n)
+			c := reports.TaskCount{Task: string(task), Train: len(n), HeldOut: heldOut[task]}
+			if len(n) > 0 {
+				c.MedianAnswer = n[len(n)/2]
+			}
+			s.Instances = append(s.Instances, c)
+		}
+	}
+	set, closeSet, err := j.sequences(ctx, "tokens")
+	if err != nil {
+		return nil, err
+	}
+	defer closeSet()
+	s.AnswerLengths, s.InputLengths = set.Targets(), set.Lengths()
+	for _, role := range []string{"documents", "instructions", "tokens"} {
+		s.Sources = append(s.Sources, reports.Source(j.call.Inputs[role]))
+	}
+	return s, nil
+}
+
+// lineage lists every manifest the study rests on, with the cells that used it.
+func (j *job) lineage(ctx context.Context, p TablesParams) ([]reports.StageUse, error) {
+	cells := map[artifact.Ref]map[string]bool{}
+	manifests := map[artifact.Ref]*artifact.Manifest{}
+	var walk func(ref artifact.Ref, cell string) error
+	walk = func(ref artifact.Ref, cell string) error {
+		if cells[ref] == nil {
+			cells[ref] = map[string]bool{}
+			m, err := j.a.Store.Manifest(ctx, ref)
+			if err != nil {
+				return err
+			}
+			manifests[ref] = m
+		} else if cell == "" || cells[ref][cell] {
+			return nil
+		}
+		if cell != "" {
+			cells[ref][cell] = true
+		}
+		for _, in := range manifests[ref].Inputs {
+			if err := walk(in, cell); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, c := range p.Cells {
+		for _, role := range []string{"batches/", "checkpoint/", "scores/"} {
+			if err := walk(j.call.Inputs[role+c.Name], c.Name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	order := map[string]int{}
+	for i, s := range Stages {
+		order[s] = i
+	}
+	var uses []reports.StageUse
+	for ref, m := range manifests {
+		use := reports.StageUse{Manifest: m}
+		if len(cells[ref]) < len(p.Cells) {
+			use.Cells = slices.Sorted(maps.Keys(cells[ref]))
+		}
+		uses = append(uses, use)
+	}
+	slices.SortFunc(uses, func(a, b reports.StageUse) int {
+		if d := order[a.Manifest.Stage] - order[b.Manifest.Stage]; d != 0 {
+			return d
+		}
+		return slices.Compare([]string{fmt.Sprint(a.Cells), a.Manifest.Key}, []string{fmt.Sprint(b.Cells), b.Manifest.Key})
+	})
+	return uses, nil
+}

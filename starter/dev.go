@@ -1,0 +1,67 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/longalign/longalign-go/datasets/artifact"
+)
+
+func newDevCommand() *cobra.Command {
+	var e embedded
+	c := &cobra.Command{
+		Use:   "dev",
+		Short: "Run the embedded stack and a worker until interrupted",
+		Long: `dev starts Temporal, its UI, the artifact store and a worker on this machine, and keeps them until Ctrl-C. Other
+commands in the same directory find them by themselves.`,
+		Example: "  starter dev\n  starter dev --data /var/lib/longalign",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			here, err := e.start(c.Context(), c.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			ep := here.stack.Endpoint()
+			fmt.Fprintf(c.OutOrStdout(), "Temporal UI  %s\nTemporal     %s (namespace %s)\nartifacts    %s at %s\ndata         %s\nStart a run from another terminal: starter run FILE. Ctrl-C ends the stack.\n",
+				ep.UI, ep.Temporal, ep.Namespace, ep.StoreURI(storePrefix), ep.S3, e.data)
+			select {
+			case <-c.Context().Done():
+			case <-here.stack.Exited():
+				here.worker.stop()
+				return fmt.Errorf("the embedded stack ended by itself: %w; see %s/devstack.log", here.stack.Wait(), e.data)
+			}
+			fmt.Fprintln(c.ErrOrStderr(), "stopping; running stages save first …")
+			return errors.Join(here.stop())
+		},
+	}
+	e.flags(c.Flags())
+	return c
+}
+
+func newVersionCommand() *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "version",
+		Short: "Print the program's version, revision and platform",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			code, platform := artifact.CurrentCode(), artifact.CurrentPlatform()
+			if asJSON {
+				return printJSON(c.OutOrStdout(), map[string]any{"code": code, "platform": platform})
+			}
+			revision := code.Revision
+			if revision == "" {
+				revision = "unknown"
+			}
+			if code.Dirty {
+				revision += " with changes"
+			}
+			fmt.Fprintf(c.OutOrStdout(), "longalign %s, revision %s\n%s %s/%s, %s\n", code.Version, revision, platform.Go, platform.OS, platform.Arch, platform.CPU)
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
+}

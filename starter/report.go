@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/longalign/longalign-go/activities"
+	"github.com/longalign/longalign-go/datasets/artifact"
+	"github.com/longalign/longalign-go/reports"
+)
+
+func newReportCommand() *cobra.Command {
+	var s storeCommand
+	var table, format, out string
+	c := &cobra.Command{
+		Use:   "report ID",
+		Short: "Print a run's tables, or write its whole report",
+		Long: `report makes tables and figures from the stored artifacts alone: the same store gives the same bytes, on any
+machine, with or without Temporal.`,
+		Example: `  starter report demo-3f2a91c07d1b
+  starter report demo-3f2a91c07d1b --table method --format latex
+  starter report demo-3f2a91c07d1b --out report`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			if s.json {
+				format = "json"
+			}
+			return s.with(c.Context(), c.ErrOrStderr(), func(store *artifact.Store) error {
+				run, err := store.Run(c.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				if run.Tables == nil {
+					return fmt.Errorf("run %s has no tables: it is %s; starter status %s says how far it is", run.ID, run.Status, run.ID)
+				}
+				if out != "" {
+					index, err := writeRunReport(c.Context(), store, run, out)
+					if err == nil {
+						fmt.Fprintln(c.OutOrStdout(), index)
+					}
+					return err
+				}
+				return printRunTables(c.Context(), store, run, table, format, c.OutOrStdout())
+			})
+		},
+	}
+	s.flags(c)
+	c.Flags().StringVar(&table, "table", "", "only this table")
+	c.Flags().StringVar(&format, "format", "text", "text, markdown, latex, csv, json or html")
+	c.Flags().StringVar(&out, "out", "", "write the report, its tables in all formats and its figures into this directory")
+	return c
+}
+
+// printRunTables prints one table of a run, or all.
+func printRunTables(ctx context.Context, store *artifact.Store, run *artifact.RunRecord, table, format string, w io.Writer) error {
+	f, err := reports.ParseFormat(format)
+	if err != nil {
+		return usageError{err}
+	}
+	study, err := activities.ReadStudy(ctx, store, *run.Tables, run)
+	if err != nil {
+		return err
+	}
+	tables := reports.Tables(study)
+	if table != "" {
+		t, err := reports.Find(tables, table)
+		if err != nil {
+			return usageError{err}
+		}
+		tables = []*reports.Table{t}
+	}
+	b, err := reports.Render(f, tables...)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(b)
+	return err
+}
+
+// writeRunReport writes report.html, the tables in all formats and the figures into a directory, each file whole or not at
+// all, and returns the report's path.
+func writeRunReport(ctx context.Context, store *artifact.Store, run *artifact.RunRecord, dir string) (string, error) {
+	study, err := activities.ReadStudy(ctx, store, *run.Tables, run)
+	if err != nil {
+		return "", err
+	}
+	files, err := reports.Files(study)
+	if err != nil {
+		return "", err
+	}
+	var names []string
+	for name := range files {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if !filepath.IsLocal(filepath.FromSlash(name)) {
+			return "", fmt.Errorf("report file %q leaves its directory", name)
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return "", err
+		}
+		tmp := path + ".partial"
+		if err := os.WriteFile(tmp, files[name], 0o644); err != nil {
+			return "", errors.Join(err, os.Remove(tmp))
+		}
+		if err := os.Rename(tmp, path); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Join(dir, "report.html"), nil
+}
+
+func newGetCommand() *cobra.Command {
+	var s storeCommand
+	var out, cell string
+	c := &cobra.Command{
+		Use:   "get ID STAGE",
+		Short: "Copy a stage's outputs out of the store: get ID checkpoint --out DIR",
+		Example: `  starter get demo-3f2a91c07d1b checkpoint --cell packing/seed=1 --out model
+  starter get demo-3f2a91c07d1b tokenizer --out tokenizer`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			if out == "" {
+				return usageError{errors.New("--out says into which directory to copy")}
+			}
+			return s.with(c.Context(), c.ErrOrStderr(), func(store *artifact.Store) error {
+				return get(c.Context(), store, args[0], args[1], cell, out, c.OutOrStdout())
+			})
+		},
+	}
+	s.flags(c)
+	c.Flags().StringVar(&out, "out", "", "directory to copy into")
+	c.Flags().StringVar(&cell, "cell", "", "the cell of a study, as starter explain names it")
+	return c
+}
+
+func get(ctx context.Context, store *artifact.Store, id, stage, cell, dir string, stdout io.Writer) error {
+	run, err := store.Run(ctx, id)
+	if err != nil {
+		return err
+	}
+	// The last use wins: a cell's tuned checkpoint comes after the base it started from.
+	found := map[artifact.Ref]string{}
+	var ref artifact.Ref
+	for _, call := range run.Stages {
+		if call.Stage == stage && (cell == "" || call.Cell == cell) && call.Role != "base" && call.Role != "pretrain" {
+			ref = call.Ref
+			found[ref] = call.Cell
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return usageError{fmt.Errorf("run %s used no %s of cell %q; starter explain %s lists what it used", id, stage, cell, id)}
+	case len(found) > 1:
+		var cells []string
+		for _, c := range found {
+			cells = append(cells, c)
+		}
+		slices.Sort(cells)
+		return usageError{fmt.Errorf("run %s has %d different results of %s; choose one with --cell %s", id, len(found), stage, strings.Join(cells, " or --cell "))}
+	}
+	m, err := store.Manifest(ctx, ref)
+	if err != nil {
+		return err
+	}
+	for _, o := range m.Outputs {
+		if !filepath.IsLocal(o.Name) {
+			return fmt.Errorf("output %q leaves its directory", o.Name)
+		}
+		path := filepath.Join(dir, o.Name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := store.FetchBlob(ctx, o.Blob, path); err != nil {
+			return err
+		}
+		fmt.Fprintln(stdout, path)
+	}
+	return nil
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/sdk/client"
+	"golang.org/x/term"
+
+	"github.com/longalign/longalign-go/activities"
+	"github.com/longalign/longalign-go/workflows"
+)
+
+// runOptions are the flags of starter run.
+type runOptions struct {
+	connection activities.Connection
+	embedded   embedded
+	onlyHere   bool // --embedded
+	detach     bool
+	dryRun     bool
+	json       bool
+	sets       []string
+}
+
+func newRunCommand() *cobra.Command {
+	var o runOptions
+	c := &cobra.Command{
+		Use:   "run FILE",
+		Short: "Start the experiment or study of a YAML file, follow it, print its tables",
+		Long: `run starts the experiment or study that FILE describes. Its ID is its name and a digest of what it asks
+for: starting the same again attaches to the running one, and a finished one is answered from the store.
+
+Ctrl-C detaches from a run on a remote Temporal (it goes on), and stops one on the embedded stack,
+which goes on where it was when it is started again.`,
+		Example: `  starter run --embedded starter/examples/demo.yaml
+  starter run study.yaml --set train.learning_rate=1e-5 --set study.seeds=[1]
+  starter run study.yaml --detach --address temporal:7233 --store s3://bucket/longalign
+  starter run study.yaml --dry-run`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return o.run(c.Context(), args[0], c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+	o.connection.Flags(c.Flags())
+	o.embedded.flags(c.Flags())
+	c.Flags().BoolVar(&o.onlyHere, "embedded", false, "start Temporal, its UI, a store and a worker on this machine for the run")
+	c.Flags().BoolVar(&o.detach, "detach", false, "start the run, print its ID and return")
+	c.Flags().BoolVar(&o.dryRun, "dry-run", false, "print what would be run and stop")
+	c.Flags().BoolVar(&o.json, "json", false, "print the result as JSON")
+	c.Flags().StringArrayVar(&o.sets, "set", nil, "override a value of the file, key=value; may be repeated")
+	return c
+}
+
+func (o *runOptions) run(ctx context.Context, file string, stdout, stderr io.Writer) error {
+	if o.onlyHere && o.detach {
+		return usageError{errors.New("--embedded --detach would stop the run as soon as it is started; use starter dev in another terminal and run without --embedded")}
+	}
+	spec, err := readSpec(file, o.sets)
+	if err != nil {
+		return err
+	}
+	if o.dryRun {
+		return printDryRun(stdout, spec)
+	}
+	if o.onlyHere {
+		fmt.Fprintln(stderr, "starting Temporal, its UI, a store and a worker …")
+		here, err := o.embedded.start(ctx, stderr)
+		if err != nil {
+			return err
+		}
+		ep := here.stack.Endpoint()
+		fmt.Fprintf(stderr, "Temporal UI %s · artifacts in %s · data in %s\n", ep.UI, os.Getenv("LONGALIGN_STORE"), o.embedded.data)
+		err = o.start(ctx, spec, stdout, stderr)
+		if err == nil && ctx.Err() == nil && term.IsTerminal(int(os.Stdout.Fd())) {
+			fmt.Fprintf(stderr, "\nThe UI stays up at %s until Ctrl-C.\n", ep.UI)
+			<-ctx.Done()
+		}
+		if ctx.Err() != nil && err != nil {
+			fmt.Fprintf(stderr, "\nstopping; running stages save first. To go on: starter run --embedded %s\n", file)
+		}
+		return errors.Join(err, here.stop())
+	}
+	if ep, ok := o.embedded.running(); ok && o.connection.Address == "" && os.Getenv("TEMPORAL_ADDRESS") == "" {
+		if err := use(ep); err != nil {
+			return err
+		}
+	}
+	return o.start(ctx, spec, stdout, stderr)
+}
+
+// start starts the run, or attaches to it, and follows it.
+func (o *runOptions) start(ctx context.Context, spec workflows.Spec, stdout, stderr io.Writer) error {
+	temporal, err := o.connection.Dial(ctx, 30*time.Second, stderr)
+	if err != nil {
+		return err
+	}
+	defer temporal.Close()
+	id, err := spec.WorkflowID()
+	if err != nil {
+		return err
+	}
+	run, err := temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
+		ID:                       id,
+		TaskQueue:                workflows.QueueControl,
+		WorkflowIDReusePolicy:    enumspb.WORKFLOW_ID_REUSE_POLICY_ALLOW_DUPLICATE,
+		WorkflowIDConflictPolicy: enumspb.WORKFLOW_ID_CONFLICT_POLICY_USE_EXISTING,
+		StaticSummary:            spec.Summary(),
+		StaticDetails:            spec.Details(),
+		TypedSearchAttributes:    spec.SearchAttributes(),
+	}, workflows.StudyName, workflows.StudyInput{Spec: spec})
+	if err != nil {
+		return fmt.Errorf("start %s: %w%s", id, err, startAdvice(err))
+	}
+	if o.detach {
+		if o.json {
+			return printJSON(stdout, map[string]string{"id": id, "run_id": run.GetRunID()})
+		}
+		fmt.Fprintln(stdout, id)
+		fmt.Fprintf(stderr, "follow it with: starter status --follow %s\n", id)
+		return nil
+	}
+	f := follower{temporal: temporal, connection: o.connection, id: id, runID: run.GetRunID(), out: stderr}
+	result, err := f.follow(ctx)
+	if err != nil {
+		if ctx.Err() != nil && !o.onlyHere {
+			fmt.Fprintf(stderr, "\ndetached; the run goes on. Follow it with: starter status --follow %s\n", id)
+		}
+		return err
+	}
+	return o.finish(ctx, id, result, stdout, stderr)
+}
+
+// finish prints the tables and where everything is.
+func (o *runOptions) finish(ctx context.Context, id string, result workflows.StudyResult, stdout, stderr io.Writer) error {
+	store, err := o.connection.OpenStore(ctx)
+	if err != nil {
+		return err
+	}
+	record, err := store.Run(ctx, id)
+	if err != nil {
+		return err
+	}
+	record.Tables = &result.Tables
+	if o.json {
+		if err := printJSON(stdout, map[string]any{"id": id, "tables": result.Tables, "failed": result.Failed}); err != nil {
+			return err
+		}
+	} else if err := printRunTables(ctx, store, record, "", "text", stdout); err != nil {
+		return err
+	}
+	dir := filepath.Join(o.embedded.data, "reports", id)
+	report, err := writeRunReport(ctx, store, record, dir)
+	if err != nil {
+		return fmt.Errorf("the run is finished, but its report could not be written: %w; try starter report %s --out DIR", err, id)
+	}
+	fmt.Fprintf(stderr, "\nrun        %s\nreport     %s\nartifacts  %s (manifest actions/%s/%s/%d.json)\nagain      starter report %s · starter explain %s\n",
+		id, report, store.URI(), result.Tables.Stage, result.Tables.Key, result.Tables.Generation, id, id)
+	if ep, ok := o.embedded.running(); ok {
+		fmt.Fprintf(stderr, "Temporal   %s/namespaces/%s/workflows/%s (while starter dev runs)\n", ep.UI, ep.Namespace, id)
+	}
+	if len(result.Failed) > 0 {
+		return incompleteError{fmt.Errorf("%d cells failed, the tables are incomplete: %s", len(result.Failed), listFailures(result.Failed))}
+	}
+	return nil
+}
+
+func startAdvice(err error) string {
+	if strings.Contains(err.Error(), "search attribute") {
+		return fmt.Sprintf("; this Temporal lacks the search attributes %s: add them as keywords (temporal operator search-attribute create), or use starter dev", strings.Join(workflows.SearchAttributes, ", "))
+	}
+	return ""
+}
+
+// readSpec reads an experiment file.
+func readSpec(file string, sets []string) (workflows.Spec, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return workflows.Spec{}, usageError{fmt.Errorf("experiment file: %w", err)}
+	}
+	return workflows.ParseSpec(file, data, sets)
+}

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/longalign/longalign-go/activities"
+	"github.com/longalign/longalign-go/datasets/artifact"
+)
+
+// storeCommand is a command that needs the artifact store and no Temporal.
+type storeCommand struct {
+	connection activities.Connection
+	embedded   embedded
+	json       bool
+}
+
+func (s *storeCommand) flags(c *cobra.Command) {
+	s.connection.StoreFlag(c.Flags())
+	s.embedded.flags(c.Flags())
+	c.Flags().BoolVar(&s.json, "json", false, "print JSON")
+}
+
+// with opens the store and calls f. When no store is named and the embedded one is not running, it is
+// started for as long as f takes.
+func (s *storeCommand) with(ctx context.Context, stderr io.Writer, f func(*artifact.Store) error) (err error) {
+	if s.connection.Store == "" && os.Getenv("LONGALIGN_STORE") == "" {
+		if ep, ok := s.embedded.running(); ok {
+			if err := use(ep); err != nil {
+				return err
+			}
+		} else if _, statErr := os.Stat(filepath.Join(s.embedded.data, "credentials.json")); statErr == nil {
+			stack, err := s.embedded.startStack(ctx, stderr)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, stack.Stop()) }()
+			if err := use(stack.Endpoint()); err != nil {
+				return err
+			}
+		}
+	}
+	store, err := s.connection.OpenStore(ctx)
+	if err != nil {
+		return usageError{err}
+	}
+	return f(store)
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+func newListCommand() *cobra.Command {
+	var s storeCommand
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List the runs of the store, newest first",
+		Example: "  starter list\n  starter list --store s3://bucket/longalign --json",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return s.with(c.Context(), c.ErrOrStderr(), func(store *artifact.Store) error {
+				return listRuns(c.Context(), store, s.json, c.OutOrStdout(), c.ErrOrStderr())
+			})
+		},
+	}
+	s.flags(c)
+	return c
+}
+
+func listRuns(ctx context.Context, store *artifact.Store, asJSON bool, stdout, stderr io.Writer) error {
+	var runs []*artifact.RunRecord
+	for r, err := range store.Runs(ctx) {
+		if err != nil {
+			fmt.Fprintln(stderr, "starter:", err)
+			continue
+		}
+		runs = append(runs, r)
+	}
+	newestFirst(runs)
+	if asJSON {
+		return printJSON(stdout, runs)
+	}
+	if len(runs) == 0 {
+		fmt.Fprintf(stderr, "no runs in %s yet; start one with starter run\n", store.URI())
+		return nil
+	}
+	t := newTextTable(stdout, "ID", "STATUS", "STARTED", "TOOK", "CELLS", "MADE", "REUSED")
+	for _, r := range runs {
+		made, reused := map[artifact.Ref]bool{}, map[artifact.Ref]bool{}
+		for _, call := range r.Stages {
+			if call.Reused {
+				reused[call.Ref] = true
+			} else {
+				made[call.Ref] = true
+			}
+		}
+		took := "–"
+		if !r.Finished.IsZero() {
+			took = r.Finished.Sub(r.Started).Round(time.Second).String()
+		}
+		status := string(r.Status)
+		if len(r.Failed) > 0 {
+			status = fmt.Sprintf("%s, %d cells failed", status, len(r.Failed))
+		}
+		t.row(r.ID, status, r.Started.Local().Format("2006-01-02 15:04:05"), took, fmt.Sprint(len(r.Cells)), fmt.Sprint(len(made)), fmt.Sprint(len(reused)))
+	}
+	return t.flush()
+}
+
+func newExplainCommand() *cobra.Command {
+	var s storeCommand
+	c := &cobra.Command{
+		Use:   "explain ID",
+		Short: "Say for each stage of a run whether it was made or reused, and why",
+		Long: `explain prints each stage result that the run used: made by it, or reused from the store. For a result that was made it
+names the nearest other result of that stage, and the fields in which their action keys differ.`,
+		Example: "  starter explain demo-3f2a91c07d1b",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return s.with(c.Context(), c.ErrOrStderr(), func(store *artifact.Store) error {
+				return explain(c.Context(), store, args[0], s.json, c.OutOrStdout())
+			})
+		},
+	}
+	s.flags(c)
+	return c
+}
+
+// explanation is why one result was made or reused.
+type explanation struct {
+	Stage  string       `json:"stage"`
+	Ref    artifact.Ref `json:"ref"`
+	Cells  []string     `json:"cells"`
+	Reused bool         `json:"reused"`
+	Made   string       `json:"made"` // when, by which workflow
+	// Nearest is the most similar other result; Differs the fields in which they differ.
+	Nearest *artifact.Ref        `json:"nearest,omitempty"`
+	Differs []artifact.FieldDiff `json:"differs,omitempty"`
+	Problem string               `json:"problem,omitempty"`
+}
+
+func explain(ctx context.Context, store *artifact.Store, id string, asJSON bool, stdout io.Writer) error {
+	run, err := store.Run(ctx, id)
+	if err != nil {
+		return err
+	}
+	var all []explanation
+	index := map[artifact.Ref]int{}
+	for _, call := range run.Stages {
+		i, ok := index[call.Ref]
+		if !ok {
+			i = len(all)
+			index[call.Ref] = i
+			all = append(all, explainCall(ctx, store, call))
+		}
+		all[i].Cells = append(all[i].Cells, call.Cell)
+	}
+	if asJSON {
+		return printJSON(stdout, all)
+	}
+	reused := 0
+	for _, e := range all {
+		verdict := "made  "
+		if e.Reused {
+			verdict = "reused"
+			reused++
+		}
+		fmt.Fprintf(stdout, "%s  %-13s %s  %s\n", verdict, e.Stage, e.Ref, cellsLabel(e.Cells, run.Cells))
+		fmt.Fprintf(stdout, "        %s\n", e.Made)
+		if e.Problem != "" {
+			fmt.Fprintf(stdout, "        %s\n", e.Problem)
+		}
+		if !e.Reused && e.Nearest != nil {
+			fmt.Fprintf(stdout, "        nearest other: %s; it differs in\n", e.Nearest)
+			for _, d := range e.Differs[:min(len(e.Differs), 6)] {
+				fmt.Fprintf(stdout, "          %s: %s → %s\n", d.Path, short(d.Old), short(d.New))
+			}
+			if n := len(e.Differs) - 6; n > 0 {
+				fmt.Fprintf(stdout, "          and %d more\n", n)
+			}
+		}
+	}
+	fmt.Fprintf(stdout, "%d results: %d reused, %d made\n", len(all), reused, len(all)-reused)
+	return nil
+}
+
+// explainCall compares a result with the other results of its stage.
+func explainCall(ctx context.Context, store *artifact.Store, call artifact.StageCall) explanation {
+	e := explanation{Stage: call.Stage, Ref: call.Ref, Reused: call.Reused}
+	m, err := store.Manifest(ctx, call.Ref)
+	if err != nil {
+		e.Problem = err.Error()
+		return e
+	}
+	e.Made = fmt.Sprintf("made %s in %s by %s", m.Finished.Local().Format("2006-01-02 15:04:05"), m.Finished.Sub(m.Started).Round(time.Millisecond), m.Workflow.ID)
+	if call.Reused {
+		return e
+	}
+	for ref, other := range store.Manifests(ctx, call.Stage) {
+		if other.Err != nil || ref.Key == call.Ref.Key {
+			continue
+		}
+		d := artifact.Diff(other.Manifest.ActionKeyInput, m.ActionKeyInput)
+		if len(d) > 0 && (e.Nearest == nil || len(d) < len(e.Differs)) {
+			e.Nearest, e.Differs = &ref, d
+		}
+	}
+	return e
+}
+
+func cellsLabel(cells, all []string) string {
+	switch {
+	case len(cells) >= len(all) && len(all) > 1:
+		return "all cells"
+	case len(cells) > 3:
+		return fmt.Sprintf("%s and %d more cells", strings.Join(cells[:2], ", "), len(cells)-2)
+	}
+	return strings.Join(cells, ", ")
+}
+
+func short(raw json.RawMessage) string {
+	s := string(raw)
+	if s == "" {
+		return "absent"
+	}
+	if len(s) > 60 {
+		s = s[:57] + "…"
+	}
+	return s
+}

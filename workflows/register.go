@@ -1,0 +1,35 @@
+package workflows
+
+import (
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/longalign/longalign-go/activities"
+)
+
+// Register adds to a worker what its queue asks for.
+func Register(w worker.Registry, queue string, a *activities.Activities) {
+	switch queue {
+	case QueueControl:
+		w.RegisterWorkflowWithOptions(Study, workflow.RegisterOptions{Name: StudyName})
+		w.RegisterWorkflowWithOptions(Stage, workflow.RegisterOptions{Name: StageName})
+		w.RegisterActivityWithOptions(a.RecordRun, activity.RegisterOptions{Name: activities.RecordRunName})
+		w.RegisterActivityWithOptions(a.AwaitStage, activity.RegisterOptions{Name: activities.AwaitName})
+	case QueueCPU:
+		w.RegisterActivityWithOptions(a.Resolve, activity.RegisterOptions{Name: activities.ResolveName})
+	case QueueGPU:
+		w.RegisterActivityWithOptions(a.DescribeDevice, activity.RegisterOptions{Name: activities.DescribeDeviceName})
+	}
+	for _, stage := range activities.Stages {
+		if QueueOf(stage) == queue {
+			w.RegisterActivityWithOptions(a.Run, activity.RegisterOptions{Name: stage})
+		}
+	}
+}
+
+// Names under which the workflows are registered.
+const (
+	StudyName = "Study"
+	StageName = "Stage"
+)

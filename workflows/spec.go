@@ -1,0 +1,300 @@
+package workflows
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"strings"
+
+	"go.temporal.io/sdk/temporal"
+
+	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/datasets/artifact"
+	"github.com/longalign/longalign-go/reports"
+)
+
+// Spec is an experiment or a study, as its YAML file says. It composes the stages' parameter types;
+// names of keys are their json names.
+type Spec struct {
+	// Name begins the run's ID. Lower-case letters, digits and hyphens.
+	Name        string `json:"name"`
+	Title       string `json:"title,omitempty"`
+	Description string `json:"description,omitempty"`
+	// Seed is the order of training sequences; a study sets it for each cell.
+	Seed uint64 `json:"seed"`
+
+	Documents    datasets.DocumentsParams    `json:"documents"`
+	Tokenizer    datasets.TokenizerParams    `json:"tokenizer"`
+	Instructions datasets.InstructionsParams `json:"instructions"`
+	Tokens       datasets.TokensParams       `json:"tokens"`
+	Batches      datasets.BatchesParams      `json:"batches"`
+	Model        datasets.ModelParams        `json:"model"`
+	// Pretrain trains the model on the documents first; without it training starts from the model as it is.
+	Pretrain    *PretrainSpec              `json:"pretrain,omitempty"`
+	Train       datasets.TrainParams       `json:"train"`
+	Predictions datasets.PredictionsParams `json:"predictions"`
+	Scores      datasets.ScoresParams      `json:"scores"`
+	Tables      reports.Params             `json:"tables"`
+	Study       *StudySpec                 `json:"study,omitempty"`
+}
+
+// PretrainSpec is a shared stage of continual pre-training on packed documents.
+type PretrainSpec struct {
+	Tokens  PretrainTokens         `json:"tokens"`
+	Batches datasets.BatchesParams `json:"batches"`
+	Train   datasets.TrainParams   `json:"train"`
+}
+
+// PretrainTokens bounds what is pre-trained on.
+type PretrainTokens struct {
+	// MaxLength is the length of a training sequence in tokens; default the instructions' max_length.
+	MaxLength int `json:"max_length,omitempty"`
+	// MaxTokens stops after that many tokens of documents; 0 takes all.
+	MaxTokens int64 `json:"max_tokens,omitempty"`
+}
+
+// StudySpec spans the grid.
+type StudySpec struct {
+	Methods []MethodSpec `json:"methods"`
+	Seeds   []uint64     `json:"seeds"` // default: the experiment's seed alone
+}
+
+// MethodSpec is a column of the grid: a name, and what differs from the experiment.
+type MethodSpec struct {
+	Name string `json:"name"`
+	// Label is what tables print; Published the row of the paper it compares with.
+	Label     string `json:"label,omitempty"`
+	Published string `json:"published,omitempty"`
+	// Set maps dotted keys of the experiment to other values.
+	Set map[string]any `json:"set,omitempty"`
+}
+
+// Cell is one experiment of the grid.
+type Cell struct {
+	Name   string // "packing/seed=2"
+	Method string
+	Seed   uint64
+	Spec   Spec // without a study
+}
+
+var nameRule = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+
+// withDefaults fills in what the file leaves out and checks that the parts fit together.
+func (s Spec) withDefaults() (Spec, error) {
+	if !nameRule.MatchString(s.Name) || len(s.Name) > 60 {
+		return s, &SpecError{Key: "name", Reason: fmt.Sprintf("%q must be 1 to 60 lower-case letters, digits and single hyphens", s.Name)}
+	}
+	s = s.fill()
+	if err := s.check(); err != nil {
+		return s, err
+	}
+	if s.Study == nil {
+		return s, nil
+	}
+	if len(s.Study.Seeds) == 0 {
+		s.Study.Seeds = []uint64{s.Seed}
+	}
+	_, err := s.Cells()
+	return s, err
+}
+
+func (s Spec) fill() Spec {
+	s.Documents, s.Tokenizer, s.Instructions = s.Documents.Defaults(), s.Tokenizer.Defaults(), s.Instructions.Defaults()
+	s.Tokens, s.Model, s.Train = s.Tokens.Defaults(), s.Model.Defaults(), s.Train.Defaults()
+	if s.Batches.MaxLength == 0 {
+		s.Batches.MaxLength = s.Tokens.MaxLength
+	}
+	if s.Batches.Seed == 0 {
+		s.Batches.Seed = s.Seed
+	}
+	s.Batches, s.Predictions, s.Scores, s.Tables = s.Batches.Defaults(), s.Predictions.Defaults(), s.Scores.Defaults(), s.Tables.Defaults()
+	if s.Pretrain != nil {
+		p := *s.Pretrain
+		if p.Tokens.MaxLength == 0 {
+			p.Tokens.MaxLength = s.Tokens.MaxLength
+		}
+		if p.Batches.MaxLength == 0 {
+			p.Batches.MaxLength = p.Tokens.MaxLength
+		}
+		if p.Batches.Epochs == 0 {
+			p.Batches.Epochs = 1
+		}
+		if p.Train.Loss == "" {
+			p.Train.Loss = datasets.LossToken
+		}
+		p.Batches, p.Train = p.Batches.Defaults(), p.Train.Defaults()
+		s.Pretrain = &p
+	}
+	return s
+}
+
+// check validates each part, and what parts must have in common.
+func (s Spec) check() error {
+	for _, part := range []struct {
+		key   string
+		check interface{ Validate() error }
+	}{
+		{"documents", s.Documents}, {"tokenizer", s.Tokenizer}, {"instructions", s.Instructions}, {"tokens", s.Tokens},
+		{"batches", s.Batches}, {"model", s.Model}, {"train", s.Train}, {"predictions", s.Predictions}, {"scores", s.Scores}, {"tables", s.Tables},
+	} {
+		if err := at(part.key, part.check.Validate()); err != nil {
+			return err
+		}
+	}
+	if s.Pretrain != nil {
+		if err := at("pretrain.batches", s.Pretrain.Batches.Validate()); err != nil {
+			return err
+		}
+		if err := at("pretrain.train", s.Pretrain.Train.Validate()); err != nil {
+			return err
+		}
+	}
+	switch {
+	case s.Batches.MaxLength < s.Tokens.MaxLength && s.Batches.OverLength == datasets.ErrorOverLength:
+		return &SpecError{Key: "batches.max_length", Reason: fmt.Sprintf("%d is less than tokens.max_length, %d, so that a batch could not hold every sequence; raise it", s.Batches.MaxLength, s.Tokens.MaxLength)}
+	case s.Model.MaxPositionEmbeddings > 0 && s.Model.MaxPositionEmbeddings < s.Tokens.MaxLength:
+		return &SpecError{Key: "tokens.max_length", Reason: fmt.Sprintf("%d is more than the %d positions of the model; lower it or raise model.max_position_embeddings", s.Tokens.MaxLength, s.Model.MaxPositionEmbeddings)}
+	case s.Model.Path == "" && s.Tokenizer.Path != "" && s.Pretrain == nil:
+		return &SpecError{Key: "model", Reason: "a new model that is not pre-trained knows nothing; add pretrain or name a model in model.path"}
+	}
+	return nil
+}
+
+// at gives a parameter's mistake its full key.
+func at(key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var p *datasets.ParamError
+	if errors.As(err, &p) {
+		return &SpecError{Key: key + "." + p.Field, Reason: p.Reason}
+	}
+	return &SpecError{Key: key, Reason: err.Error()}
+}
+
+// Cells returns the grid: every method with every seed, in the order the file gives.
+func (s Spec) Cells() ([]Cell, error) {
+	if s.Study == nil {
+		return []Cell{{Name: s.Name, Method: string(s.Batches.Method), Seed: s.Seed, Spec: s}}, nil
+	}
+	if len(s.Study.Methods) == 0 {
+		return nil, &SpecError{Key: "study.methods", Reason: "there are none; name at least one, or remove study"}
+	}
+	var cells []Cell
+	seen := map[string]bool{}
+	for i, m := range s.Study.Methods {
+		if m.Name == "" || seen[m.Name] {
+			return nil, &SpecError{Key: fmt.Sprintf("study.methods.%d.name", i), Reason: fmt.Sprintf("%q: methods need names that differ", m.Name)}
+		}
+		seen[m.Name] = true
+		for _, seed := range s.Study.Seeds {
+			e, err := s.variant(m.Set)
+			if err != nil {
+				return nil, &SpecError{Key: fmt.Sprintf("study.methods.%d.set", i), Reason: fmt.Sprintf("method %s: %v", m.Name, err)}
+			}
+			e.Seed = seed
+			e.Batches.Seed = seed
+			if e, err = e.withDefaults(); err != nil {
+				return nil, &SpecError{Key: fmt.Sprintf("study.methods.%d.set", i), Reason: fmt.Sprintf("method %s: %v", m.Name, bare(err))}
+			}
+			cells = append(cells, Cell{Name: fmt.Sprintf("%s/seed=%d", m.Name, seed), Method: m.Name, Seed: seed, Spec: e})
+		}
+	}
+	return cells, nil
+}
+
+// bare is a mistake without the file, which only the whole has.
+func bare(err error) string {
+	var se *SpecError
+	if errors.As(err, &se) {
+		return se.Key + ": " + se.Reason
+	}
+	return err.Error()
+}
+
+// variant returns the experiment with some values replaced. The batching fields that belong to
+// the experiment's own method are dropped first when the method changes: they were defaults of another one.
+func (s Spec) variant(set map[string]any) (Spec, error) {
+	s.Study = nil
+	if m, ok := set["batches.method"].(string); ok && datasets.Method(m) != s.Batches.Method {
+		s.Batches.Packing, s.Batches.Balance, s.Batches.ComputeWidth = "", "", 0
+		if datasets.Method(m) == datasets.MethodPacking && s.Batches.SequencesPerStep > 0 {
+			s.Batches.BatchSize = 0
+		}
+	}
+	var tree map[string]any
+	if err := json.Unmarshal(mustJSON(s), &tree); err != nil {
+		return s, err
+	}
+	for _, key := range sortedKeys(set) {
+		parts := strings.Split(key, ".")
+		at := tree
+		for _, p := range parts[:len(parts)-1] {
+			next, ok := at[p].(map[string]any)
+			if !ok {
+				return s, fmt.Errorf("%s: there is no %s to set it in", key, p)
+			}
+			at = next
+		}
+		at[parts[len(parts)-1]] = set[key]
+	}
+	v, err := decodeSpec(tree)
+	if err != nil {
+		return s, errors.New(strings.TrimPrefix(err.Error(), "json: "))
+	}
+	return v, nil
+}
+
+// WorkflowID is the run's ID: its name and a digest of all it asks for. The same file
+// therefore attaches to the running run.
+func (s Spec) WorkflowID() (string, error) {
+	canonical, err := artifact.CanonicalJSON(s)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(canonical)
+	return s.Name + "-" + hex.EncodeToString(sum[:6]), nil
+}
+
+// modelName names the model in tables and search attributes.
+func (s Spec) modelName() string {
+	if s.Model.Name != "" {
+		return s.Model.Name
+	}
+	return path.Base(s.Model.Path)
+}
+
+// Summary is the run on one line, for the Temporal UI.
+func (s Spec) Summary() string {
+	if s.Title != "" {
+		return s.Title
+	}
+	return s.Name
+}
+
+// Details describes the run in Markdown, for the Temporal UI.
+func (s Spec) Details() string {
+	var b strings.Builder
+	b.WriteString(s.Description)
+	if s.Study != nil {
+		var names []string
+		for _, m := range s.Study.Methods {
+			names = append(names, m.Name)
+		}
+		fmt.Fprintf(&b, "\n\nMethods: %s. Seeds: %v.", strings.Join(names, ", "), s.Study.Seeds)
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// SearchAttributes are the run's, for Temporal's list.
+func (s Spec) SearchAttributes() temporal.SearchAttributes {
+	method := string(s.Batches.Method)
+	if s.Study != nil {
+		method = "study"
+	}
+	return searchAttributes(s.Name, "", method, s.modelName())
+}

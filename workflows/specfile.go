@@ -1,0 +1,390 @@
+package workflows
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/agnivade/levenshtein"
+	"go.yaml.in/yaml/v3"
+)
+
+// SpecError is a mistake in an experiment file: where it is and what to do.
+type SpecError struct {
+	File   string // as the user named it, or "--set"
+	Line   int    // 1-based; 0 when the mistake has no place in the file
+	Key    string // dotted path, empty for the whole file
+	Reason string
+}
+
+// Error reads "demo.yaml:12: batches.metod: unknown key; did you mean method?".
+func (e *SpecError) Error() string {
+	var b strings.Builder
+	b.WriteString(e.File)
+	if e.Line > 0 {
+		fmt.Fprintf(&b, ":%d", e.Line)
+	}
+	if e.Key != "" {
+		b.WriteString(": " + e.Key)
+	}
+	b.WriteString(": " + e.Reason)
+	return b.String()
+}
+
+// ParseSpec reads an experiment file. It is strict: a key that is not known, a
+// value of the wrong type, a key given twice are errors with file:line and, for keys,
+// the nearest known one. sets are "dotted.key=value" assignments (YAML values) that override the
+// file.
+func ParseSpec(file string, data []byte, sets []string) (Spec, error) {
+	p := &specParser{file: file}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(data, &doc); err != nil {
+		return Spec{}, p.syntaxError(err)
+	}
+	if doc.Kind == 0 || len(doc.Content) == 0 || doc.Content[0].Kind != yaml.MappingNode {
+		return Spec{}, &SpecError{File: file, Reason: "the file holds no experiment; it is a mapping that begins with name: and documents: (see starter/examples)"}
+	}
+	root := doc.Content[0]
+	for _, s := range sets {
+		if err := assign(root, s); err != nil {
+			return Spec{}, err
+		}
+	}
+	tree, err := p.value(root, reflect.TypeFor[Spec](), "")
+	if err != nil {
+		return Spec{}, err
+	}
+	spec, err := decodeSpec(tree)
+	if err != nil {
+		return Spec{}, &SpecError{File: file, Reason: err.Error()}
+	}
+	spec, err = spec.withDefaults()
+	if err != nil {
+		return Spec{}, p.locate(root, err)
+	}
+	return spec, nil
+}
+
+func decodeSpec(tree any) (Spec, error) {
+	b, err := json.Marshal(tree)
+	if err != nil {
+		return Spec{}, err
+	}
+	var spec Spec
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	err = d.Decode(&spec)
+	return spec, err
+}
+
+// RecordedSpec reads the spec of a run record, which is complete.
+func RecordedSpec(raw json.RawMessage) (Spec, error) {
+	var tree any
+	if err := json.Unmarshal(raw, &tree); err != nil {
+		return Spec{}, err
+	}
+	return decodeSpec(tree)
+}
+
+type specParser struct{ file string }
+
+// syntaxError turns "yaml: line 3: did not find …" into file:line.
+func (p *specParser) syntaxError(err error) error {
+	msg := strings.TrimPrefix(err.Error(), "yaml: ")
+	if rest, ok := strings.CutPrefix(msg, "line "); ok {
+		if n, tail, ok := strings.Cut(rest, ": "); ok {
+			if line, convErr := strconv.Atoi(n); convErr == nil {
+				return &SpecError{File: p.file, Line: line, Reason: "not valid YAML: " + tail}
+			}
+		}
+	}
+	return &SpecError{File: p.file, Reason: "not valid YAML: " + msg}
+}
+
+// locate gives a mistake found after parsing ("batches.max_length: …") its line.
+func (p *specParser) locate(root *yaml.Node, err error) error {
+	se, ok := err.(*SpecError)
+	if !ok {
+		return &SpecError{File: p.file, Reason: err.Error()}
+	}
+	se.File = p.file
+	n := root
+	for _, part := range strings.Split(se.Key, ".") {
+		next := child(n, part)
+		if next == nil {
+			break
+		}
+		n = next
+		se.Line = n.Line
+	}
+	return se
+}
+
+func child(n *yaml.Node, key string) *yaml.Node {
+	switch n.Kind {
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if n.Content[i].Value == key {
+				return n.Content[i+1]
+			}
+		}
+	case yaml.SequenceNode:
+		if i, err := strconv.Atoi(key); err == nil && i >= 0 && i < len(n.Content) {
+			return n.Content[i]
+		}
+	}
+	return nil
+}
+
+// value checks n against the Go type t and returns it as plain JSON values.
+func (p *specParser) value(n *yaml.Node, t reflect.Type, key string) (any, error) {
+	fail := func(reason string, args ...any) (any, error) {
+		return nil, &SpecError{File: p.file, Line: n.Line, Key: key, Reason: fmt.Sprintf(reason, args...)}
+	}
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t == reflect.TypeFor[json.RawMessage]() || t.Kind() == reflect.Interface {
+		return p.free(n, key)
+	}
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+		return nil, nil
+	}
+	switch t.Kind() {
+	case reflect.Struct:
+		if n.Kind != yaml.MappingNode {
+			return fail("wanted a mapping with keys such as %s, got %s", strings.Join(firstN(keysOf(t), 3), ", "), describe(n))
+		}
+		return p.structure(n, t, key)
+	case reflect.Map:
+		if n.Kind != yaml.MappingNode {
+			return fail("wanted a mapping, got %s", describe(n))
+		}
+		out := map[string]any{}
+		for i := 0; i < len(n.Content); i += 2 {
+			k := n.Content[i].Value
+			v, err := p.value(n.Content[i+1], t.Elem(), join(key, k))
+			if err != nil {
+				return nil, err
+			}
+			out[k] = v
+		}
+		return out, nil
+	case reflect.Slice, reflect.Array:
+		if n.Kind == yaml.ScalarNode && t.Elem().Kind() == reflect.String {
+			v, err := p.value(n, t.Elem(), key) // one string stands for a list of one
+			return []any{v}, err
+		}
+		if n.Kind != yaml.SequenceNode {
+			return fail("wanted a list, got %s", describe(n))
+		}
+		out := []any{}
+		for i, c := range n.Content {
+			v, err := p.value(c, t.Elem(), join(key, strconv.Itoa(i)))
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, v)
+		}
+		return out, nil
+	}
+	if n.Kind != yaml.ScalarNode {
+		return fail("wanted %s, got %s", kindName(t), describe(n))
+	}
+	return p.scalar(n, t, key)
+}
+
+func (p *specParser) scalar(n *yaml.Node, t reflect.Type, key string) (any, error) {
+	fail := func(reason string, args ...any) (any, error) {
+		return nil, &SpecError{File: p.file, Line: n.Line, Key: key, Reason: fmt.Sprintf(reason, args...)}
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return n.Value, nil
+	case reflect.Bool:
+		var b bool
+		if n.Tag != "!!bool" || n.Decode(&b) != nil {
+			return fail("wanted true or false, got %q", n.Value)
+		}
+		return b, nil
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		text := strings.ReplaceAll(n.Value, "_", "")
+		if t.Kind() >= reflect.Uint && t.Kind() <= reflect.Uint64 {
+			u, err := strconv.ParseUint(text, 10, t.Bits())
+			if err != nil {
+				return fail("wanted a whole number that is not negative, got %q", n.Value)
+			}
+			return u, nil
+		}
+		i, err := strconv.ParseInt(text, 10, t.Bits())
+		if err != nil {
+			return fail("wanted a whole number, got %q", n.Value)
+		}
+		return i, nil
+	case reflect.Float32, reflect.Float64:
+		f, err := strconv.ParseFloat(strings.ReplaceAll(n.Value, "_", ""), 64)
+		if err != nil || math.IsInf(f, 0) || math.IsNaN(f) {
+			return fail("wanted a number, got %q", n.Value)
+		}
+		return f, nil
+	}
+	return fail("cannot be set from a file")
+}
+
+// structure checks a mapping against a struct's json names.
+func (p *specParser) structure(n *yaml.Node, t reflect.Type, key string) (any, error) {
+	fields := fieldsOf(t)
+	out, seen := map[string]any{}, map[string]int{}
+	for i := 0; i < len(n.Content); i += 2 {
+		k := n.Content[i]
+		f, ok := fields[k.Value]
+		if !ok {
+			reason := "unknown key"
+			if near := nearest(k.Value, keysOf(t)); near != "" {
+				reason += "; did you mean " + near + "?"
+			} else {
+				reason += "; known here: " + strings.Join(keysOf(t), ", ")
+			}
+			return nil, &SpecError{File: p.file, Line: k.Line, Key: join(key, k.Value), Reason: reason}
+		}
+		if line, twice := seen[k.Value]; twice {
+			return nil, &SpecError{File: p.file, Line: k.Line, Key: join(key, k.Value), Reason: fmt.Sprintf("given twice, first on line %d", line)}
+		}
+		seen[k.Value] = k.Line
+		v, err := p.value(n.Content[i+1], f, join(key, k.Value))
+		if err != nil {
+			return nil, err
+		}
+		if v != nil {
+			out[k.Value] = v
+		}
+	}
+	return out, nil
+}
+
+// free reads a value of any shape (the right side of a method's set:).
+func (p *specParser) free(n *yaml.Node, key string) (any, error) {
+	var v any
+	if err := n.Decode(&v); err != nil {
+		return nil, &SpecError{File: p.file, Line: n.Line, Key: key, Reason: err.Error()}
+	}
+	if _, err := json.Marshal(v); err != nil {
+		return nil, &SpecError{File: p.file, Line: n.Line, Key: key, Reason: "mappings need text keys here"}
+	}
+	return v, nil
+}
+
+// assign applies one --set to the parsed file.
+func assign(root *yaml.Node, set string) error {
+	path, text, ok := strings.Cut(set, "=")
+	if !ok || path == "" {
+		return &SpecError{File: "--set", Reason: fmt.Sprintf("%q is not key=value, for example batches.method=sorted", set)}
+	}
+	var v yaml.Node
+	if err := yaml.Unmarshal([]byte(text), &v); err != nil || len(v.Content) == 0 {
+		v = yaml.Node{Kind: yaml.DocumentNode, Content: []*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}}}
+	}
+	n := root
+	parts := strings.Split(path, ".")
+	for _, part := range parts[:len(parts)-1] {
+		next := child(n, part)
+		if next == nil {
+			if n.Kind != yaml.MappingNode {
+				return &SpecError{File: "--set", Key: path, Reason: fmt.Sprintf("%q is not a mapping, so it has no %q", n.Value, part)}
+			}
+			next = &yaml.Node{Kind: yaml.MappingNode}
+			n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: part}, next)
+		}
+		n = next
+	}
+	last := parts[len(parts)-1]
+	if c := child(n, last); c != nil {
+		line := c.Line
+		*c = *v.Content[0]
+		c.Line = line
+		return nil
+	}
+	if n.Kind != yaml.MappingNode {
+		return &SpecError{File: "--set", Key: path, Reason: "the key before the last dot is not a mapping"}
+	}
+	n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: last}, v.Content[0])
+	return nil
+}
+
+// fieldsOf maps the json names of t's fields to their types, embedded structs included.
+func fieldsOf(t reflect.Type) map[string]reflect.Type {
+	fields := map[string]reflect.Type{}
+	for _, f := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if !f.IsExported() || name == "-" || (f.Anonymous && name == "") {
+			continue
+		}
+		if name == "" {
+			name = f.Name
+		}
+		fields[name] = f.Type
+	}
+	return fields
+}
+
+func keysOf(t reflect.Type) []string {
+	var keys []string
+	for _, f := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
+			keys = append(keys, name)
+		}
+	}
+	return keys
+}
+
+// nearest returns the known key that a typing mistake may have meant, or "".
+func nearest(key string, known []string) string {
+	best, bestDistance := "", max(2, len(key)/3)+1
+	for _, k := range known {
+		d := levenshtein.ComputeDistance(strings.ToLower(key), strings.ToLower(k))
+		if d < bestDistance {
+			best, bestDistance = k, d
+		}
+	}
+	return best
+}
+
+func firstN(s []string, n int) []string { return slices.Clone(s[:min(n, len(s))]) }
+
+func join(key, part string) string {
+	if key == "" {
+		return part
+	}
+	return key + "." + part
+}
+
+func describe(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	return fmt.Sprintf("%q", n.Value)
+}
+
+func kindName(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "text"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	}
+	return "a whole number"
+}
