@@ -21,7 +21,7 @@ var (
 
 // numbered matches the start of a question, in the ways models write numbers:
 // 1: 1. 1) (1) [1] 1、 １： Q1: Question 1: 问题1： **1.** - 1.
-var numbered = regexp.MustCompile(`^[\s>*#_-]*(?:(?i:q|question|task)\s*|问题\s*|任务\s*)?[(\[（【]?\s*([0-9０-９]{1,2})\s*(?:[)\]）】][:：.．、]?|[:：.．、]|\*\*\s*[:：.．、]?)[*_\s]*(.*)$`)
+var numbered = regexp.MustCompile(`^[\s>*#_-]*(?:(?i:q|question|task)\s*|问题\s*|任务\s*)?[(\[（【]?\s*([0-9０-９]{1,2})\s*(?:[)\]）】][:：.．、]?|[:：.．、]|\*\*\s*[:：.．、]?)[*_]*\s*(.*)$`)
 
 // refusal matches the opening of a reply that declines.
 var refusal = regexp.MustCompile(`(?i)^[\s"'*]*(?:i['’]?m (?:very |really )?sorry|i am (?:very |really )?sorry|sorry,? (?:but )?i |i apologi[sz]e|i (?:can(?:no|['’])t|cannot|am unable|am not able|won['’]t|must decline)|as an ai\b|unfortunately,? i (?:can|am)|很?抱歉|对不起|我(?:无法|不能|没办法)|作为(?:一个|一名)?(?:人工智能|AI))`)
