@@ -96,26 +96,28 @@ func (e *encoder) merge(s string) {
 }
 
 func (e *encoder) push(syms []symbol) {
-	internal := e.t.model.internal
-	for _, y := range syms {
-		if internal > 0 && y.id >= internal {
-			e.hidden(y.id - internal)
-			continue
-		}
-		e.out = append(e.out, y.id)
-	}
-}
-
-// hidden emits a SentencePiece character that is no piece of its own.
-func (e *encoder) hidden(i int32) {
 	m := &e.t.model
-	if m.fallback {
-		for _, b := range []byte(m.hidden[i]) {
-			e.out = append(e.out, m.byteID[b])
+	if m.internal == 0 {
+		for _, y := range syms {
+			e.out = append(e.out, y.id)
 		}
 		return
 	}
-	e.out = append(e.out, m.unk)
+	// SentencePiece: characters that are no piece of their own come out as unknown, runs
+	// of unknowns as one.
+	for _, y := range syms {
+		unknown := y.id == m.unk || y.id >= m.internal
+		switch {
+		case unknown && y.id >= m.internal && m.fallback && m.hasBytes(m.hidden[y.id-m.internal]):
+			for _, b := range []byte(m.hidden[y.id-m.internal]) {
+				e.out = append(e.out, m.byteID[b])
+			}
+		case !unknown:
+			e.out = append(e.out, y.id)
+		case len(e.out) == 0 || e.out[len(e.out)-1] != m.unk:
+			e.out = append(e.out, m.unk)
+		}
+	}
 }
 
 // mergeWindows encodes a long word window by window, exactly: a sequence of tokens is
