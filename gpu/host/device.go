@@ -44,6 +44,7 @@ type Device struct {
 	f32    *engine[float32]
 	f64    *engine[float64]
 	packs  packCache
+	ops    uint64 // operations begun
 	err    error
 	closed bool
 	prof   profile
@@ -105,6 +106,7 @@ func (d *Device) Close() error {
 // start begins an operation on buffers of one type and returns their engine, or nil when it
 // must not run. Nil buffers are passed over.
 func (d *Device) start(op string, bufs ...gpu.Buffer) operations {
+	d.ops++
 	if d.err != nil {
 		return nil
 	}

@@ -62,6 +62,11 @@ type engine[F Float] struct {
 		grads, logits            []F
 		rows                     []int32
 		sums                     []float64
+		packed                   struct { // what gradWeight packed last, and in which operation
+			x        *F
+			rows, in int
+			op       uint64
+		}
 	}
 }
 

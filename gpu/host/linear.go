@@ -159,8 +159,16 @@ func (e *engine[F]) linearGradWeight(dw, dbias, dy, x gpu.Buffer, l gpu.Linear) 
 
 // gradWeight: dw [out,in] += dyᵀ x.
 func (e *engine[F]) gradWeight(dw, dy, x []F, rows, in, out int) {
+	if rows == 0 {
+		return
+	}
 	b := e.common(e.packedLen(rows, in))
-	e.pack(b, x, in, rows, in, false)
+	// Gradients of several weights of one input follow each other (q, k and v; gate and up): then x is packed still.
+	p := &e.scope.packed
+	if again := p.x == &x[0] && p.rows == rows && p.in == in && p.op+1 == e.dev.ops; !again {
+		e.pack(b, x, in, rows, in, false)
+	}
+	p.x, p.rows, p.in, p.op = &x[0], rows, in, e.dev.ops
 	e.gemm(gemmJob[F]{c: dw, ldc: in, a: dy, lda: out, cols: true, b: b, m: out, n: in, k: rows, acc: true})
 }
 
