@@ -1,7 +1,6 @@
 package instructions
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -492,33 +491,6 @@ func TestMixturesFollowTheirWeights(t *testing.T) {
 		if _, err := f(); err == nil {
 			t.Errorf("%s: no error", name)
 		}
-	}
-}
-
-func TestFilesOfInstances(t *testing.T) {
-	instance := datasets.Instance{Messages: []datasets.Message{{Role: datasets.RoleUser, Content: "a <b> & 中"}, {Role: datasets.RoleAssistant, Content: "c"}}, Meta: &datasets.InstanceMeta{ID: 3}}
-	var b bytes.Buffer
-	if err := Write(&b, instance); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(`{"messages":[{"role":"user","content":"a <b> & 中"},{"role":"assistant","content":"c"}],"meta":{"id":3}}`+"\n", b.String()); diff != "" {
-		t.Error(diff)
-	}
-	b.WriteString("\n{\"messages\":5}\n")
-	var got []datasets.Instance
-	var failed error
-	for i, err := range Read(&b, "x.jsonl") {
-		if err != nil {
-			failed = err
-			continue
-		}
-		got = append(got, i)
-	}
-	if diff := cmp.Diff([]datasets.Instance{instance}, got); diff != "" {
-		t.Error(diff)
-	}
-	if failed == nil || !strings.HasPrefix(failed.Error(), "x.jsonl:3: ") {
-		t.Errorf("got %v", failed)
 	}
 }
 

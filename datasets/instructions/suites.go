@@ -1,77 +1,12 @@
 package instructions
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"iter"
 	"math"
 	"slices"
 
 	"github.com/longalign/longalign-go/datasets"
 )
-
-// maxLine bounds one instance in a file.
-const maxLine = 256 << 20
-
-// Write appends an instance to JSON lines.
-func Write(w io.Writer, i datasets.Instance) error { return writeLine(w, i) }
-
-// WriteDocument appends a document to JSON lines.
-func WriteDocument(w io.Writer, d datasets.Document) error { return writeLine(w, d) }
-
-func writeLine(w io.Writer, v any) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return err
-	}
-	_, err := w.Write(b.Bytes())
-	return err
-}
-
-// Read reads what Write wrote, one instance at a time. name is the file's, for errors.
-func Read(r io.Reader, name string) iter.Seq2[datasets.Instance, error] {
-	return readLines[datasets.Instance](r, name)
-}
-
-// ReadDocuments reads what WriteDocument wrote.
-func ReadDocuments(r io.Reader, name string) iter.Seq2[datasets.Document, error] {
-	return readLines[datasets.Document](r, name)
-}
-
-func readLines[T any](r io.Reader, name string) iter.Seq2[T, error] {
-	return func(yield func(T, error) bool) {
-		scan := bufio.NewScanner(r)
-		scan.Buffer(make([]byte, 1<<16), maxLine)
-		number := 0
-		for scan.Scan() {
-			number++
-			if len(bytes.TrimSpace(scan.Bytes())) == 0 {
-				continue
-			}
-			var v T
-			err := json.Unmarshal(scan.Bytes(), &v)
-			if err != nil {
-				err = fmt.Errorf("%s:%d: %w", name, number, err)
-			}
-			if !yield(v, err) || err != nil {
-				return
-			}
-		}
-		if err := scan.Err(); err != nil {
-			var zero T
-			if errors.Is(err, bufio.ErrTooLong) {
-				err = fmt.Errorf("the line is longer than %d bytes", maxLine)
-			}
-			yield(zero, fmt.Errorf("%s:%d: %w", name, number+1, err))
-		}
-	}
-}
 
 // Prefix returns the numbers, ascending, of the first size of n instances in the order shuffled by seed. Prefixes
 // of one seed are nested: the 5k suite's long instances are among the 10k suite's.
