@@ -367,7 +367,11 @@ func (r *reader) chatGLM(c *Config) {
 	r.must("interleaved_qkv", false)
 	// Scales queries down and scores up again: no effect on the result.
 	r.boolean("apply_query_key_layer_scaling", true)
-	c.RopeTheta = 10000 * r.number("rope_ratio", 1)
+	ratio := r.number("rope_ratio", 1)
+	if name := r.text("_name_or_path", "", false); ratio != 1 && strings.Contains(strings.ToLower(name), "chatglm2") {
+		r.fail("is %v in a ChatGLM2, which divides positions by it; ChatGLM3 multiplies the base, and only that is supported", []string{"rope_ratio"}, ratio)
+	}
+	c.RopeTheta = 10000 * ratio
 	c.Rotary, c.RopeLayout = c.HeadDim/2, gpu.Interleaved
 }
 

@@ -37,6 +37,7 @@ func TestConfigsThatChangeTheMathsAreRefused(t *testing.T) {
 		"a size that is text":                    {base.with(fields{"vocab_size": "many"}), "vocab_size"},
 		"chatglm with another residual":          {glm.with(fields{"apply_residual_connection_post_layernorm": true}), "apply_residual_connection_post_layernorm"},
 		"chatglm with two vocabulary sizes":      {glm.with(fields{"vocab_size": 99}), "padded_vocab_size"},
+		"chatglm2 with a longer context":         {glm.with(fields{"_name_or_path": "THUDM/chatglm2-6b-32k"}), "rope_ratio"},
 		"quantized chatglm":                      {glm.with(fields{"quantization_bit": 4}), "quantization_bit"},
 		"a negative number of heads per chatglm": {glm.with(fields{"multi_query_group_num": -2}), "multi_query_group_num"},
 	} {
