@@ -37,6 +37,9 @@ step (packing). --stats prints one object about the plan instead.`,
   starter plan --lengths lengths.txt --method sorted --batch-size 4 --sequences-per-step 64 > plan.jsonl`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := p.Defaults().Validate(); err != nil {
+				return usageError{fmt.Errorf("plan: %w; see %s --help", err, cmd.CommandPath())}
+			}
 			in := cmd.InOrStdin()
 			if file != "-" {
 				f, err := os.Open(file)
@@ -76,6 +79,7 @@ step (packing). --stats prints one object about the plan instead.`,
 	f.IntVar(&epoch, "epoch", 0, "epoch to plan, from 0")
 	f.StringVar((*string)(&p.OverLength), "over-length", string(datasets.TruncateRight), "truncate-right, truncate-middle, drop or error")
 	f.StringVar((*string)(&p.Balance), "balance", "", "what packing makes even: tokens or compute")
+	f.StringVar(&p.Compat, "compat", "", "thudm: leave out what the published code leaves out")
 	f.BoolVar(&stats, "stats", false, "print statistics instead of the plan")
 	if err := cmd.MarkFlagRequired("lengths"); err != nil {
 		panic(err) // the flag is defined above
