@@ -318,7 +318,7 @@ func LearningCurves(f Figure, series []CurveSeries, decay float64) (*Figure, err
 			smooth[k] = plotter.XY{X: float64(pt.Step), Y: average[k]}
 		}
 		faint := hexColour(colour)
-		faint.A = 70
+		faint.A = 110
 		for _, l := range []struct {
 			xy    plotter.XYs
 			style draw.LineStyle

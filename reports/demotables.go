@@ -92,11 +92,16 @@ func (s *Study) rowLabel(m Method, cells []CellData) string {
 
 func (s *Study) scoreRow(method, label string, cells []CellData, columns []scoreColumn, minor bool) Row {
 	r := Row{Minor: minor, Cells: []Cell{Label(label)}}
+	if minor { // the method's row has the intervals; a seed is one draw
+		quick := *s
+		quick.Resamples = 1
+		s = &quick
+	}
 	for _, c := range columns {
 		switch {
 		case !c.difference:
 			cell := s.cell(c.metric, cells)
-			if minor { // the method's row has the interval; a seed is one draw
+			if minor {
 				cell.Low, cell.High = 0, 0
 			}
 			r.Cells = append(r.Cells, cell)

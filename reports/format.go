@@ -172,9 +172,10 @@ func (t *Table) legend() []string {
 	switch {
 	case high == 0:
 	case low == high:
-		out = append(out, fmt.Sprintf("n = %d for each value.", high))
+		out = append(out, fmt.Sprintf("n = %s for each value.", Column{}.formatNumber(float64(high))))
 	default:
-		out = append(out, fmt.Sprintf("n = %d to %d (each cell's n is in the csv, json and html forms).", low, high))
+		out = append(out, fmt.Sprintf("n = %s to %s (each cell's n is in the csv, json and html forms).",
+			Column{}.formatNumber(float64(low)), Column{}.formatNumber(float64(high))))
 	}
 	return out
 }

@@ -93,7 +93,7 @@ func (s *Study) paperTable(name, title string, rows []paper.Row, label func(pape
 		var places []string
 		for _, c := range s.of(m.Name) {
 			place := c.Model + " · " + c.Dataset
-			if used[cellKey(c)] || !hasPaperScores(c) {
+			if used[cellKey(c)] || !hasPaperScores(c) || !s.ownRow(name, m, c) {
 				continue
 			}
 			if byPlace[place] == nil {
@@ -116,6 +116,21 @@ func (s *Study) paperTable(name, title string, rows []paper.Row, label func(pape
 		}
 	}
 	return t
+}
+
+// ownRow reports whether a cell without a published row belongs into the table: into
+// Table 3 if no other table has it, into Table 2 if it was trained as its rows were.
+func (s *Study) ownRow(table string, m Method, c CellData) bool {
+	published := slices.ContainsFunc(slices.Concat(paper.Table2(), paper.Table3(), paper.Table4()), func(r paper.Row) bool {
+		return (m.Name == r.Method || m.Published == r.Method) && c.Model == r.Model && c.Dataset == r.Dataset
+	})
+	switch table {
+	case "data":
+		return !published && (m.Name == paper.Weighting || m.Published == paper.Weighting)
+	case "training":
+		return !published
+	}
+	return false
 }
 
 func cellKey(c CellData) string {
