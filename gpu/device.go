@@ -107,6 +107,10 @@ type AdamW struct {
 }
 
 // Device computes on its own memory. It is used by one goroutine at a time.
+//
+// In a Float32 or Float64 model all buffers have that type. In a BFloat16 model weights,
+// activations and their gradients are BFloat16; gradients of weights (dw, dbias, dtable), rstd, lse, cos and sin, and
+// AdamW's w, g, m and v are Float32.
 type Device interface {
 	Info() Info
 	// Supports reports whether buffers of type t can be computed with.
@@ -120,6 +124,8 @@ type Device interface {
 	Upload64(dst Buffer, src []float64)
 	Download(dst []float32, src Buffer)
 	Download64(dst []float64, src Buffer)
+	// Copy copies src to dst of the same length, rounding to nearest even where dst's type is
+	// narrower (master weights to computing ones).
 	Copy(dst, src Buffer)
 	Zero(Buffer)
 	// Sync waits for all queued operations and returns the first failure.

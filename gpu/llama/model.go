@@ -26,6 +26,7 @@ type Model struct {
 	rope      ropeTable
 	train     *workspace
 	eval      *workspace
+	dir       string // where it was loaded from; "" for a model made from nothing
 	files     *files // how the model was stored, so that saving gives the same files
 }
 
@@ -148,10 +149,21 @@ func (m *Model) EnableTraining(recompute bool) error {
 		if m.master, err = m.dev.Alloc(m.plan.size, gpu.Float32); err != nil {
 			return fmt.Errorf("float32 master weights of %d parameters: %w", m.plan.size, err)
 		}
-		m.dev.Copy(m.master, m.weights)
+		if err := m.fillMaster(); err != nil {
+			return err
+		}
 	}
 	m.bind()
 	return m.dev.Sync()
+}
+
+// fillMaster gives the master weights the precision of the files, which bfloat16 weights have lost.
+func (m *Model) fillMaster() error {
+	if m.dir == "" {
+		m.dev.Copy(m.master, m.weights)
+		return nil
+	}
+	return m.read(m.dir, m.master)
 }
 
 // Config returns the model's configuration. It must not be changed.

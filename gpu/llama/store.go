@@ -80,15 +80,16 @@ func Load(dir string, dev gpu.Device, dtype gpu.DType, opts ...LoadOption) (*Mod
 	if err != nil {
 		return nil, err
 	}
-	if err := m.read(dir); err != nil {
+	if err := m.read(dir, m.weights); err != nil {
 		m.Close()
 		return nil, err
 	}
+	m.dir = dir
 	return m, nil
 }
 
-// read uploads the weights of dir.
-func (m *Model) read(dir string) error {
+// read uploads the weights of dir into a flat buffer.
+func (m *Model) read(dir string, flat gpu.Buffer) error {
 	names, index, err := weightFiles(dir)
 	if err != nil {
 		return err
@@ -100,7 +101,7 @@ func (m *Model) read(dir string) error {
 	}
 	found := map[string]bool{}
 	for _, name := range names {
-		if err := m.readFile(dir, name, want, found); err != nil {
+		if err := m.readFile(dir, name, flat, want, found); err != nil {
 			return err
 		}
 	}
@@ -121,7 +122,7 @@ func (m *Model) read(dir string) error {
 	return m.dev.Sync()
 }
 
-func (m *Model) readFile(dir, name string, want map[string]int, found map[string]bool) error {
+func (m *Model) readFile(dir, name string, flat gpu.Buffer, want map[string]int, found map[string]bool) error {
 	path := filepath.Join(dir, name)
 	f, err := safetensors.Open(path)
 	if err != nil {
@@ -140,7 +141,7 @@ func (m *Model) readFile(dir, name string, want map[string]int, found map[string
 			if !slices.Equal(t.Shape, p.Shape) {
 				return fmt.Errorf("%s: tensor %q is %v, config.json asks for %v", path, t.Name, t.Shape, p.Shape)
 			}
-			if err := m.upload(p, t); err != nil {
+			if err := m.upload(m.paramView(flat, i), t); err != nil {
 				return fmt.Errorf("%s: %w", path, err)
 			}
 		case m.cfg.Tied && t.Name == m.cfg.headName():
@@ -160,17 +161,17 @@ func (m *Model) readFile(dir, name string, want map[string]int, found map[string
 	return nil
 }
 
-func (m *Model) upload(p Param, t safetensors.Tensor) error {
+func (m *Model) upload(dst gpu.Buffer, t safetensors.Tensor) error {
 	if m.dtype == gpu.Float64 {
 		x, err := t.Float64()
 		if err == nil {
-			m.dev.Upload64(p.Weight, x)
+			m.dev.Upload64(dst, x)
 		}
 		return err
 	}
 	x, err := t.Float32()
 	if err == nil {
-		m.dev.Upload(p.Weight, x)
+		m.dev.Upload(dst, x)
 	}
 	return err
 }

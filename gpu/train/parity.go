@@ -60,9 +60,9 @@ func (e *ParityError) Error() string {
 
 // ParityOptions bound the cost of a certificate.
 type ParityOptions struct {
-	// Tokens bounds the sequences used; 0 means 1,024.
+	// Tokens bounds the sequences used; 0 means as many as cost about a second on two cores, between 64 and 1,024.
 	Tokens int
-	// Params skips larger models; 0 means 300 million.
+	// Params skips larger models; 0 means 100 million.
 	Params int
 }
 
@@ -77,10 +77,11 @@ type parityLayout struct {
 func (t *Trainer) Parity(ctx context.Context, packs []datasets.Pack, po ParityOptions) (Certificate, error) {
 	begin := time.Now()
 	if po.Tokens == 0 {
-		po.Tokens = 1024
+		const work = 100_000_000_000 // floating-point operations: six layouts at 6 a parameter and token
+		po.Tokens = min(1024, max(64, work/36/t.model.NumParams()))
 	}
 	if po.Params == 0 {
-		po.Params = 300e6
+		po.Params = 100e6
 	}
 	c := Certificate{DType: t.opts.DType, Loss: t.opts.Loss, Tolerance: tolerance(t.model.DType())}
 	if c.Loss == datasets.LossPack {

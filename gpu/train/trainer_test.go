@@ -529,3 +529,43 @@ func BenchmarkStep(b *testing.B) {
 	}
 	b.ReportMetric(4096*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
 }
+
+// TestOnlyAttentionGrowsWithLength: with equally many tokens, the matrices, norms and elementwise parts do the same work
+// whatever the lengths; attention does work in proportion to Σ n(n+1)/2.
+func TestOnlyAttentionGrowsWithLength(t *testing.T) {
+	work := func(lengths ...int) (linear, attention float64) {
+		tr := tinyTrainer(t, tinyOptions(4))
+		p := datasets.Pack{CuSeqlens: []int32{0}}
+		for _, n := range lengths {
+			for range n {
+				p.InputIDs = append(p.InputIDs, int32(len(p.InputIDs)%40))
+			}
+			p.CuSeqlens = append(p.CuSeqlens, int32(len(p.InputIDs)))
+		}
+		profiler, ok := tr.Model().Device().(gpu.Profiler)
+		if !ok {
+			t.Skip("the device does not profile")
+		}
+		profiler.StartProfile()
+		if _, err := tr.Gradient(bg, []datasets.Pack{p}); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range profiler.StopProfile() {
+			switch {
+			case strings.HasPrefix(s.Op, "Attention"):
+				attention += s.FLOPs
+			case s.Op != "CrossEntropy": // its targets are one fewer a sequence
+				linear += s.FLOPs
+			}
+		}
+		return linear, attention
+	}
+	shortLinear, shortAttention := work(8, 8, 8, 8, 8, 8, 8, 8)
+	longLinear, longAttention := work(64)
+	if shortLinear != longLinear || shortLinear == 0 {
+		t.Errorf("linear parts: %v for short sequences, %v for a long one", shortLinear, longLinear)
+	}
+	if got, want := longAttention/shortAttention, float64(64*65)/float64(8*8*9); math.Abs(got-want) > 1e-9 {
+		t.Errorf("attention grows by %v, Σ n(n+1)/2 by %v", got, want)
+	}
+}
