@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -119,8 +120,10 @@ type DocumentsParams struct {
 	// NearDuplicates drops documents whose estimated Jaccard similarity of word
 	// 5-grams with an earlier one is at least this; default 0.8, negative keeps them.
 	NearDuplicates float64 `yaml:"near_duplicates,omitempty" json:"near_duplicates,omitempty"`
-	// DecontaminationNGram is the length in words of the n-grams that no kept document may share with
-	// an evaluation text; default 13, negative switches it off.
+	// Decontaminate are the evaluation texts, one source a benchmark: a document that shares an n-gram with one
+	// is dropped and counted under the source's name.
+	Decontaminate []DocumentSource `yaml:"decontaminate,omitempty" json:"decontaminate,omitempty"`
+	// DecontaminationNGram is the length of those n-grams in words; default 13, negative switches it off.
 	DecontaminationNGram int `yaml:"decontamination_ngram,omitempty" json:"decontamination_ngram,omitempty"`
 	// UpsampleAbove and UpsampleTimes repeat training documents of more than UpsampleAbove tokens
 	// UpsampleTimes times in all; 0 repeats none.
@@ -142,8 +145,16 @@ func (p DocumentsParams) Defaults() DocumentsParams {
 	if p.UpsampleAbove > 0 {
 		setDefault(&p.UpsampleTimes, 2)
 	}
-	sources := make([]DocumentSource, len(p.Sources))
-	for i, s := range p.Sources {
+	p.Sources, p.Decontaminate = sourceDefaults(p.Sources), sourceDefaults(p.Decontaminate)
+	return p
+}
+
+func sourceDefaults(sources []DocumentSource) []DocumentSource {
+	if len(sources) == 0 {
+		return nil
+	}
+	filled := make([]DocumentSource, len(sources))
+	for i, s := range sources {
 		setDefault(&s.Name, path.Base(s.Path))
 		setDefault(&s.Format, FormatAuto)
 		setDefault(&s.TextField, "text")
@@ -151,10 +162,9 @@ func (p DocumentsParams) Defaults() DocumentsParams {
 		setDefault(&s.TitleField, "title")
 		setDefault(&s.LangField, "lang")
 		setDefault(&s.GroupField, "group")
-		sources[i] = s
+		filled[i] = s
 	}
-	p.Sources = sources
-	return p
+	return filled
 }
 
 // Validate says what is wrong with p, after Defaults.
@@ -162,7 +172,7 @@ func (p DocumentsParams) Validate() error {
 	if len(p.Sources) == 0 {
 		return paramError("sources", "there are none; name at least one directory or file of documents")
 	}
-	for _, s := range p.Sources {
+	for _, s := range slices.Concat(p.Sources, p.Decontaminate) {
 		switch s.Format {
 		case FormatAuto, FormatJSONL, FormatParquet, FormatText, FormatMarkdown, FormatHTML, FormatGo:
 		default:
@@ -174,7 +184,7 @@ func (p DocumentsParams) Validate() error {
 		if s.PartBytes < 0 || s.PartBytes > 0 && s.PartBytes < 64 {
 			return paramError("part_bytes", "%d is too small; use 0 for whole files, or at least 64", s.PartBytes)
 		}
-		for _, pattern := range append(append([]string{}, s.Include...), s.Exclude...) {
+		for _, pattern := range slices.Concat(s.Include, s.Exclude) {
 			if _, err := path.Match(strings.ReplaceAll(pattern, "**", "*"), ""); err != nil {
 				return paramError("include", "%q is not a pattern: %v", pattern, err)
 			}

@@ -253,6 +253,27 @@ func (missing) Open(name string) (fs.File, error) {
 	return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 }
 
+func TestEvaluationTextsAreReadLikeDocuments(t *testing.T) {
+	source := datasets.DocumentsParams{Decontaminate: []datasets.DocumentSource{{Name: "longbench", TextField: "context"}}}.Defaults().Decontaminate[0]
+	text := prose(40, 9)
+	eval, err := ReadEvaluation(context.Background(), []Source{{source, files(map[string]string{"a.jsonl": fmt.Sprintf("{\"context\":%q}\n", text)})}}, 13, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, report, err := run(t, datasets.DocumentsParams{}, eval, prose(50, 10), prose(50, 11)+" "+text[20:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]int{"longbench": 1}, report.Contaminated); diff != "" {
+		t.Error(diff)
+	}
+	for name, content := range map[string]string{"a.jsonl": "{\"context\":5}", "a.png": ""} {
+		if _, err := ReadEvaluation(context.Background(), []Source{{source, files(map[string]string{name: content})}}, 13, 1<<20); err == nil || !strings.Contains(err.Error(), "evaluation texts of longbench") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
 func TestMinHashEstimatesSimilarity(t *testing.T) {
 	base := wordHashes(prose(2000, 1))
 	for _, changed := range []int{0, 20, 60, 200} {

@@ -1,9 +1,13 @@
 package documents
 
 import (
+	"context"
+	"fmt"
 	"math"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/longalign/longalign-go/datasets"
 )
 
 // Words are runs of letters and digits, lower-cased; each Han, Hiragana, Katakana or Hangul
@@ -193,6 +197,27 @@ func (e *Evaluation) Add(benchmark, text string) {
 		}
 		return true
 	})
+}
+
+// ReadEvaluation reads the texts of sources, one a benchmark, for their n-grams of n words. Texts that cannot be read are
+// errors whatever the policy for documents, for they would be found nowhere.
+func ReadEvaluation(ctx context.Context, sources []Source, n int, maxBytes int64) (*Evaluation, error) {
+	e := NewEvaluation(max(n, 1))
+	for _, s := range sources {
+		texts := 0
+		_, err := Read(ctx, s, maxBytes, func(d datasets.Document) error {
+			texts++
+			e.Add(s.Name, d.Text)
+			return nil
+		}, func(e *InputError) error { return e })
+		if err != nil {
+			return nil, fmt.Errorf("documents: evaluation texts of %s: %w", s.Name, err)
+		}
+		if texts == 0 {
+			return nil, fmt.Errorf("documents: evaluation texts of %s: there are none; check decontaminate's path and patterns", s.Name)
+		}
+	}
+	return e, nil
 }
 
 // overlap returns the benchmark that words share an n-gram with.
