@@ -123,3 +123,28 @@ func values[T any](t *testing.T, file bytes.Buffer) []T {
 	}
 	return v
 }
+
+func TestTheFirstPacksAreCutAndDoubledInEveryEpoch(t *testing.T) {
+	pack := Loaded{InputIDs: make([]int32, 65536), Labels: make([]int32, 65536), Weights: make([]float32, 65536), Ends: []int32{0, 30000, 40000, 65536}}
+	pack.Weights[32767], pack.Weights[32768] = 1, 1
+	for range 2 { // epochs
+		got := Load(CutPacks-1, pack)
+		if len(got.InputIDs) != 32768 || len(got.Labels) != 32768 || got.Weights[32767] != 2 {
+			t.Errorf("%d tokens, weight %v", len(got.InputIDs), got.Weights[32767])
+		}
+		if diff := cmp.Diff([]int32{0, 30000, 32768}, got.Ends); diff != "" {
+			t.Error(diff)
+		}
+	}
+	if diff := cmp.Diff(pack, Load(CutPacks, pack)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAblationsTrainOnEverything(t *testing.T) {
+	for _, suite := range []string{"0k", "5k", "10k"} {
+		if short, long := Suite(suite, 100, 10); short != 100 || long != 10 {
+			t.Errorf("%s: %d short and %d long", suite, short, long)
+		}
+	}
+}
