@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -91,22 +92,12 @@ func NewCrate(s *Study, blobPath func(digest string) string, files map[string][]
 		a := CrateAction{ID: "#" + anchorOf(m.Ref().String()), Name: m.Stage, Description: "parameters: " + string(m.Params),
 			Results: append(slices.Clone(outputs[m.Ref()]), manifest), Started: m.Started, Finished: m.Finished,
 			Software: strings.TrimSpace("LongAlign-Go " + codeText(m.Code))}
-		roles := make([]string, 0, len(m.Inputs))
-		for role := range m.Inputs {
-			roles = append(roles, role)
-		}
-		slices.Sort(roles)
-		for _, role := range roles {
+		for _, role := range slices.Sorted(maps.Keys(m.Inputs)) {
 			a.Objects = union(a.Objects, outputs[m.Inputs[role]])
 		}
 		c.Actions = append(c.Actions, a)
 	}
-	names := make([]string, 0, len(files))
-	for name := range files {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
 		add(CrateEntry{Path: name, Name: path.Base(name), MediaType: mediaTypes[path.Ext(name)], Size: int64(len(files[name]))})
 	}
 	return c

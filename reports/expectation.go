@@ -2,6 +2,7 @@ package reports
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -63,11 +64,7 @@ func (e Expectation) Validate(methods []string) error {
 		return fmt.Errorf("expectation about %s: direction %q is not known; use lower, higher or equal", e.Metric, e.Direction)
 	}
 	for _, m := range []string{e.A, e.B} {
-		found := false
-		for _, known := range methods {
-			found = found || known == m
-		}
-		if !found {
+		if !slices.Contains(methods, m) {
 			return fmt.Errorf("expectation about %s: there is no method %q; the study has %s", e.Metric, m, strings.Join(methods, ", "))
 		}
 	}
@@ -105,6 +102,9 @@ func (s *Study) observe(e Expectation) Observation {
 	o.Contrast = c
 	if c.Unpaired != "" {
 		o.Observed = "not measured: " + c.Unpaired
+		if m.Name == metricShare && !slices.Contains(s.buckets(), *m.Bucket) {
+			o.Observed = fmt.Sprintf("not measured: the study has no range %s; its ranges are %s", m.Bucket, joinBuckets(s.buckets()))
+		}
 		return o
 	}
 	up, down := c.Low > 0, c.High < 0
@@ -124,6 +124,14 @@ func (s *Study) observe(e Expectation) Observation {
 	}
 	o.Observed = s.sentence(m, e, c)
 	return o
+}
+
+func joinBuckets(buckets []Bucket) string {
+	var names []string
+	for _, b := range buckets {
+		names = append(names, b.String())
+	}
+	return strings.Join(names, ", ")
 }
 
 // claim says e in words: its own, or made from its fields.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -260,7 +261,9 @@ type stageView struct {
 	Anchor, Name, Short, Key, Path string
 	Reused                         bool
 	Role, Cells                    string
+	AllCells                       []string // where Cells only counts them
 	Inputs                         []inputView
+	UsedBy                         []link
 	Outputs                        []outputView
 	Facts                          []fact
 	Notes                          []string
@@ -279,18 +282,26 @@ type outputView struct {
 
 // views lists the stages in the order in which the study used them.
 func (p *provenance) views() []stageView {
+	usedBy := map[artifact.Ref][]link{}
+	for _, u := range p.stages {
+		l := p.link(u.Manifest.Ref().String())
+		for _, role := range slices.Sorted(maps.Keys(u.Manifest.Inputs)) {
+			in := u.Manifest.Inputs[role]
+			if !slices.Contains(usedBy[in], l) {
+				usedBy[in] = append(usedBy[in], l)
+			}
+		}
+	}
 	var out []stageView
 	for _, u := range p.stages {
 		m := u.Manifest
 		v := stageView{Anchor: anchorOf(m.Ref().String()), Name: m.Stage, Short: m.Ref().String(), Key: m.Key, Reused: u.Reused,
 			Path: fmt.Sprintf("actions/%s/%s/%d.json", m.Stage, m.Key, m.Generation), Role: u.Role,
-			Cells: strings.Join(u.Cells, "; "), Params: indentJSON(m.Params), Notes: append(slices.Clone(m.Notes), m.Warnings...)}
-		roles := make([]string, 0, len(m.Inputs))
-		for role := range m.Inputs {
-			roles = append(roles, role)
+			Cells: strings.Join(u.Cells, "; "), UsedBy: usedBy[m.Ref()], Params: indentJSON(m.Params), Notes: append(slices.Clone(m.Notes), m.Warnings...)}
+		if len(u.Cells) > 2 {
+			v.Cells, v.AllCells = fmt.Sprintf("%d cells", len(u.Cells)), u.Cells
 		}
-		slices.Sort(roles)
-		for _, role := range roles {
+		for _, role := range slices.Sorted(maps.Keys(m.Inputs)) {
 			v.Inputs = append(v.Inputs, inputView{role, p.link(m.Inputs[role].String())})
 		}
 		for _, o := range m.Outputs {
@@ -308,12 +319,7 @@ func (p *provenance) views() []stageView {
 		add("Workflow", strings.TrimSpace(m.Workflow.ID+" "+m.Workflow.RunID))
 		add("Started", date(m.Started))
 		add("Finished", date(m.Finished))
-		counts := make([]string, 0, len(m.Counts))
-		for name := range m.Counts {
-			counts = append(counts, name)
-		}
-		slices.Sort(counts)
-		for _, name := range counts {
+		for _, name := range slices.Sorted(maps.Keys(m.Counts)) {
 			add(name, Column{}.formatNumber(float64(m.Counts[name])))
 		}
 		out = append(out, v)

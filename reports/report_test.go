@@ -203,6 +203,23 @@ func TestOneTimingProvesNothing(t *testing.T) {
 	}
 }
 
+func TestAnUnknownRangeIsAnsweredWithTheKnown(t *testing.T) {
+	s := demoStudy()
+	s.Expected = []Expectation{{Metric: "share/1-9", A: "packing", B: "naive", Direction: ExpectLower}}
+	if o := Observe(s)[0]; o.Verdict != NotMeasured || !strings.Contains(o.Observed, "no range 1–9; its ranges are 1–7, 8–63, ≥ 64") {
+		t.Errorf("%q: %s", o.Verdict, o.Observed)
+	}
+}
+
+func BenchmarkRenderReport(b *testing.B) {
+	s := demoStudy()
+	for b.Loop() {
+		if _, err := RenderReport(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func TestExpectationsThatMakeNoSenseAreRefused(t *testing.T) {
 	methods := []string{"naive", "packing"}
 	for name, tt := range map[string]struct {
