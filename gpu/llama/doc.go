@@ -1,8 +1,8 @@
 // Package llama runs and trains LLaMA-type models over a gpu.Device and reads and writes
 // them as Hugging Face model directories: LLaMA 2/3, Mistral, Qwen 2/2.5, Qwen 3 and ChatGLM 2/3.
 //
-// Order: config.go (what a config.json means) → params.go (tensor names and their place in
-// memory) → model.go (load, save, initialise) → forward.go → backward.go → decode.go
+// Order: config.go and fields.go (what a config.json means) → params.go (tensor names and their place in
+// memory) → model.go (initialise) → load.go, save.go → forward.go → backward.go → decode.go
 // (KV cache) → generate.go.
 //
 // A layer is x += Wo·attention(rope(Wq n), rope(Wk n), Wv n), n = rmsnorm(x), then

@@ -14,24 +14,6 @@ import (
 	"github.com/longalign/longalign-go/datasets"
 )
 
-// apiError is an error as OpenAI's clients expect it.
-type apiError struct {
-	status  int
-	kind    string
-	param   string
-	message string
-}
-
-func (e *apiError) Error() string { return e.message }
-
-func badRequest(param, format string, args ...any) *apiError {
-	message := fmt.Sprintf(format, args...)
-	if !strings.Contains(message, param) {
-		message = param + " " + message
-	}
-	return &apiError{http.StatusBadRequest, "invalid_request_error", param, message}
-}
-
 func itoa(id int32) string { return strconv.Itoa(int(id)) }
 
 // sampling are the parameters that both endpoints share.
