@@ -4,22 +4,18 @@
 #   make drill   the same study, disturbed: the result must be the same
 
 BIN := bin
-GOBUILD := CGO_ENABLED=0 go build -buildvcs=auto
 
 .PHONY: run build test drill lint clean
 
 run: build
 	@$(BIN)/starter run --embedded starter/examples/demo.yaml
 
-build: $(BIN)/devstack
+# The embedded servers are a module of their own: withstack builds them when their sources changed (minutes the first
+# time, nothing later) and tries them.
+build:
 	@mkdir -p $(BIN)
-	@$(GOBUILD) -o $(BIN)/ ./starter ./worker
-
-# The embedded servers are a module of their own. The first build takes minutes, later ones seconds.
-$(BIN)/devstack: $(wildcard testenv/devstack/*.go) testenv/devstack/go.mod
-	@mkdir -p $(BIN)
-	@echo "building the embedded Temporal, UI and store (some minutes the first time) …" >&2
-	@CGO_ENABLED=0 go build -C testenv/devstack -buildvcs=auto -o ../../$(BIN)/devstack .
+	@go run ./testenv/withstack --bin $(BIN)/devstack -- true
+	@go build -buildvcs=auto -o $(BIN)/ ./starter ./worker
 
 test: build lint
 	@go run ./testenv/withstack --bin $(BIN)/devstack -- go test ./...

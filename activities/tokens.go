@@ -9,6 +9,7 @@ import (
 
 	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/chat"
+	"github.com/longalign/longalign-go/datasets/instructions"
 	"github.com/longalign/longalign-go/datasets/tokenizer"
 	"github.com/longalign/longalign-go/datasets/tokens"
 )
@@ -71,11 +72,18 @@ func (j *job) tokenizeInstructions(ctx context.Context, tok *tokenizer.Tokenizer
 	encoder := tokens.EncoderFunc(func(messages []datasets.Message) (ids, labels []int32, err error) {
 		return template.Encode(tok, messages)
 	})
-	n := 0
+	drawn, err := j.drawInstances(ctx, p.TokensParams)
+	if err != nil {
+		return datasets.TokensReport{}, err
+	}
+	n := -1
 	counted := func(yield func(datasets.Instance, error) bool) {
 		for i, err := range j.instances(ctx, "instructions", trainFile) {
 			if n++; n%500 == 0 {
 				j.report(ctx, Progress{Done: int64(n), Unit: "instance"})
+			}
+			if err == nil && drawn != nil && !drawn[n] {
+				continue
 			}
 			if !yield(i, err) {
 				return
@@ -87,6 +95,32 @@ func (j *job) tokenizeInstructions(ctx context.Context, tok *tokenizer.Tokenizer
 		return report, badData("%w", err)
 	}
 	return report, nil
+}
+
+// drawInstances returns the numbers of the instances to train on, nil for all.
+func (j *job) drawInstances(ctx context.Context, p datasets.TokensParams) (map[int]bool, error) {
+	if p.Instances == 0 {
+		return nil, nil
+	}
+	n := 0
+	for _, err := range j.instances(ctx, "instructions", trainFile) {
+		if err != nil {
+			return nil, err
+		}
+		n++
+	}
+	if p.Instances > n {
+		return nil, badConfig("tokens.instances: %d are asked for, the teacher made %d; lower it, or take more documents", p.Instances, n)
+	}
+	numbers, err := instructions.Prefix(n, p.Instances, p.Seed)
+	if err != nil {
+		return nil, badConfig("tokens.instances: %w", err)
+	}
+	drawn := map[int]bool{}
+	for _, i := range numbers {
+		drawn[i] = true
+	}
+	return drawn, nil
 }
 
 // tokenizeDocuments cuts training documents, in an order drawn by seed, into sequences of at most MaxLength tokens. Each

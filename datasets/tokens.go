@@ -21,6 +21,10 @@ type TokensParams struct {
 	MaxLength int `yaml:"max_length" json:"max_length"`
 	// OverLength is what happens to longer ones; default truncate-right (the paper).
 	OverLength OverLength `yaml:"over_length" json:"over_length"`
+	// Instances trains on that many instructions, drawn by Seed: a smaller number is a subset of a larger one, as
+	// LongAlign-0k, 5k and 10k are. 0 takes all.
+	Instances int    `yaml:"instances,omitempty" json:"instances,omitempty"`
+	Seed      uint64 `yaml:"seed,omitempty" json:"seed,omitempty"`
 	// CutAnswers is what happens when that cuts off targets; default keep.
 	CutAnswers CutAnswers `yaml:"cut_answers" json:"cut_answers"`
 }
@@ -41,6 +45,8 @@ func (p TokensParams) Validate() error {
 		return paramError("template", "name one, such as longalign, llama3 or chatml")
 	case p.MaxLength < 2:
 		return paramError("max_length", "%d leaves no token to predict; use at least 2", p.MaxLength)
+	case p.Instances < 0:
+		return paramError("instances", "%d is negative", p.Instances)
 	case !p.OverLength.known():
 		return paramError("over_length", "%q is not known; use truncate-right, truncate-middle, drop or error", p.OverLength)
 	case p.CutAnswers != CutAnswersKeep && p.CutAnswers != CutAnswersDrop && p.CutAnswers != CutAnswersError:

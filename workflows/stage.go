@@ -116,6 +116,7 @@ func (s *stages) make(ctx workflow.Context, cell Cell, call activities.Call) (ar
 		StaticDetails:         stageDetails(call),
 		TypedSearchAttributes: searchAttributes(s.name, call.Stage, cell.Method, s.model),
 	}
+	s.progress.making(ctx, call)
 	var ref artifact.Ref
 	err := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, child), Stage, call).Get(ctx, &ref)
 	return ref, childCause(err)
@@ -140,7 +141,11 @@ func childCause(err error) error {
 	return cause
 }
 
-func stageWorkflowID(call activities.Call) string { return "stage-" + call.Stage + "-" + call.Key }
+// stageWorkflowID is the same for the same result in all runs. Sixteen digits of the key tell results apart and can be read in a list; what
+// decides is always the whole key.
+func stageWorkflowID(call activities.Call) string {
+	return "stage-" + call.Stage + "-" + call.Key[:min(16, len(call.Key))]
+}
 
 func stageDetails(call activities.Call) string {
 	var b strings.Builder
