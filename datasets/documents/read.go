@@ -116,9 +116,6 @@ func (s Source) walk(ctx context.Context, bad func(*InputError) error, visit fun
 			return nil
 		}
 		if entry.IsDir() {
-			if s.Format == datasets.FormatGo && (entry.Name() == "testdata" || entry.Name() == "vendor") {
-				return fs.SkipDir
-			}
 			return nil
 		}
 		if format := s.formatOf(name); format != "" && s.selects(name) {
@@ -190,7 +187,8 @@ func (s Source) formatOf(name string) datasets.DocumentFormat {
 			return ""
 		}
 	}
-	if format == datasets.FormatGo && (ext != ".go" || strings.Contains(path.Base(name), "_test.go")) {
+	if format == datasets.FormatGo && (ext != ".go" || strings.Contains(path.Base(name), "_test.go") ||
+		strings.Contains("/"+name, "/testdata/") || strings.Contains("/"+name, "/vendor/")) {
 		return ""
 	}
 	return format
