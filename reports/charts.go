@@ -70,6 +70,7 @@ func Bars(f Figure, c BarChart) (*Figure, error) {
 			top = max(top, sum)
 		}
 	}
+	width := max(figureWidth, 72*float64(len(c.Groups))) // labels need room
 	p := newPlot("", c.Axis)
 	p.X.Min, p.X.Max = -0.5, float64(len(c.Groups))-0.5
 	p.Y.Min, p.Y.Max = bottom*1.08, top*1.08
@@ -81,10 +82,10 @@ func Bars(f Figure, c BarChart) (*Figure, error) {
 	}
 	p.Y.Tick.Marker = niceTicks{}
 	p.X.LineStyle.Width = 0
-	p.X.Tick.Marker = namedTicks(wrapLabels(c.Groups, (figureWidth-70)/float64(len(c.Groups))))
+	p.X.Tick.Marker = namedTicks(wrapLabels(c.Groups, (width-70)/float64(len(c.Groups))))
 	p.X.Tick.Length = 0
 	p.Add(grid{}, &bars{c})
-	f.drawing = drawing{width: figureWidth, height: figureHeight, paint: p.Draw}
+	f.drawing = drawing{width: vg.Length(width), height: figureHeight, paint: p.Draw}
 	for _, s := range c.Series {
 		f.drawing.keys = append(f.drawing.keys, key{s.Name, s.Colour})
 	}
@@ -133,7 +134,7 @@ func (b *bars) Plot(c draw.Canvas, p *plot.Plot) {
 			}
 			v := s.Values[g]
 			if math.IsNaN(v) {
-				if !b.Stacked {
+				if !b.Stacked && label.Width("n/a") < width {
 					c.FillText(label, vg.Point{X: center, Y: y(0) + 2}, "n/a")
 				}
 				continue

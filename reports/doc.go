@@ -3,7 +3,7 @@
 // gives the same bytes on any machine at any time.
 //
 // Order: a [Study] (what one study's manifests say) → [Table] and [Figure] (built by
-// one function each) → bytes in a [Format], or one self-contained HTML [Report].
+// one function each) → bytes in a [Format], or one self-contained HTML page ([RenderReport]).
 //
 // Units: losses are nats a token, scores are in the benchmark's own unit (percent for
 // LongBench, 1–10 for judges), lengths are tokens, times are seconds unless a column

@@ -198,7 +198,7 @@ func latin(s string) string {
 }
 
 var spelled = strings.NewReplacer("–", "-", "—", "-", "\u2212", "-", "≥ ", ">=", "≥", ">=", "≤", "<=", "×", "x", "→", "->", "\u00a0", " ",
-	"…", "...", "τ", "tau", "Δ", "change in ", "’", "'")
+	"…", "...", "τ", "tau", "Δ", "change in ", "’", "'", " · ", ", ", "·", ",")
 
 // inlineSVG makes the SVG part of an HTML page: without prologue and fixed size, named
 // for screen readers, in the page's colours.

@@ -104,11 +104,12 @@ type figureView struct {
 	// Notes lead to the texts below the figures.
 	Notes  []noteLink
 	Source string
+	Wide   bool
 }
 
 func (f *Figure) view(p *provenance) (figureView, error) {
 	svg, err := f.inlineSVG()
-	v := figureView{Name: f.Name, Title: f.Title, Caption: f.Caption,
+	v := figureView{Name: f.Name, Title: f.Title, Caption: f.Caption, Wide: f.drawing.width > figureWidth,
 		Drawing: template.HTML(svg)} // our own drawing; all text in it is escaped
 	if len(f.Sources) > 0 {
 		v.Source = p.anchor(f.Sources)

@@ -15,7 +15,7 @@ import (
 func Figures(s *Study) (figures []*Figure, problems []string) {
 	makers := []func(*Study) (*Figure, error){LossShareFigure, LossChangeFigure, TimeFigure, CurvesFigure, LengthsFigure, AnswersFigure}
 	if s.Kind == KindPaper {
-		makers = []func(*Study) (*Figure, error){OverviewFigure, LengthsFigure, TimeFigure, CurvesFigure}
+		makers = []func(*Study) (*Figure, error){OverviewFigure, LeaderboardFigure, LengthsFigure, TimeFigure, CurvesFigure}
 	}
 	for _, m := range s.methods() {
 		makers = append(makers, func(s *Study) (*Figure, error) { return NeedleFigure(s, m.Name) })
@@ -256,6 +256,33 @@ func OverviewFigure(s *Study) (*Figure, error) {
 		if any {
 			c.Series = append(c.Series, ours)
 		}
+	}
+	return Bars(f, c)
+}
+
+// LeaderboardFigure shows the leaderboard table's rows as bars, published and ours.
+func LeaderboardFigure(s *Study) (*Figure, error) {
+	t := LeaderboardTable(s)
+	f := Figure{Name: "leaderboard", Title: "Leaderboard", Caption: t.Caption}
+	published := BarSeries{Name: "published", Colour: seriesColours[0]}
+	var ours []BarSeries
+	for j, col := range t.Columns[2:] {
+		ours = append(ours, BarSeries{Name: col.Name, Colour: seriesColours[1+j%(len(seriesColours)-1)]})
+	}
+	c := BarChart{Axis: "score (%)", Decimals: 1}
+	measured := false
+	for _, r := range t.Rows {
+		c.Groups = append(c.Groups, r.Cells[0].Text+" "+r.Cells[1].Text)
+		published.Values = append(published.Values, *r.Cells[2].Published)
+		for j, cell := range r.Cells[2:] {
+			measured = measured || cell.HasValue()
+			ours[j].Values = append(ours[j].Values, valueOrNaN(cell))
+			f.Sources = union(f.Sources, cell.Sources)
+		}
+	}
+	c.Series = []BarSeries{published}
+	if measured {
+		c.Series = append(c.Series, ours...)
 	}
 	return Bars(f, c)
 }
