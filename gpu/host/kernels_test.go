@@ -128,6 +128,19 @@ func TestExponentialIsAccurate(t *testing.T) {
 			}
 		}
 	}
+	for n := 1; n <= 40; n++ {
+		for at := range n {
+			nan, y := make([]float32, n), make([]float32, n)
+			nan[at] = float32(math.NaN())
+			k.silu(y, nan, make([]float32, n))
+			if y[at] == y[at] {
+				t.Errorf("silu hides a NaN at %d of %d", at, n)
+			}
+			if sum := k.expSum(nan, 0); sum == sum {
+				t.Errorf("expSum hides a NaN at %d of %d", at, n)
+			}
+		}
+	}
 	for _, v := range []float32{-88, -1e4, -1e30, float32(math.Inf(-1))} {
 		x[0] = v
 		if k.expSum(x[:9], 0); !(x[0] >= 0 && x[0] < 1e-37) {

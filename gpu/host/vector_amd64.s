@@ -45,10 +45,11 @@ GLOBL masks<>(SB), RODATA|NOPTR, $64
 	SUBQ    R11, R10            \
 	VMOVDQU (R10), y
 
-// x = e^x for x in [-87, 88]; n, p and q are overwritten.
+// x = e^x, for x clamped to -87 from below; n, p and q are overwritten. x is the second source of the
+// clamp, so that a NaN stays one.
 #define EXP(x, n, p, q) \
-	VMAXPS       expLow<>(SB), x, x  \
-	VMINPS       expHigh<>(SB), x, x \
+	VMOVUPS      expLow<>(SB), p     \
+	VMAXPS       x, p, x             \
 	VMULPS       log2e<>(SB), x, n   \
 	VROUNDPS     $0, n, n            \
 	VFMADD231PS  ln2hi<>(SB), n, x   \
@@ -387,6 +388,8 @@ done:
 // Y1 = 1/(1+e^-Y0); clobbers Y2, Y3 and Y4.
 #define SIGMOID \
 	VXORPS signs<>(SB), Y0, Y1 \
+	VMOVUPS expHigh<>(SB), Y2  \
+	VMINPS Y1, Y2, Y1          \
 	EXP(Y1, Y2, Y3, Y4)        \
 	VMOVUPS one<>(SB), Y2      \
 	VADDPS Y2, Y1, Y1          \
