@@ -134,7 +134,7 @@ func (b *bars) Plot(c draw.Canvas, p *plot.Plot) {
 			}
 			v := s.Values[g]
 			if math.IsNaN(v) {
-				if !b.Stacked && label.Width("n/a") < width {
+				if !b.Stacked && label.Width("n/a")+4 < width {
 					c.FillText(label, vg.Point{X: center, Y: y(0) + 2}, "n/a")
 				}
 				continue
