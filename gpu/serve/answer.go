@@ -21,7 +21,6 @@ type task struct {
 	text   *writer
 	echo   string
 	tokens []Token // reported so far, the prompt's too when echoed
-	count  int     // new tokens
 }
 
 // event is what happened to a choice.

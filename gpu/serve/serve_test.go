@@ -371,11 +371,14 @@ func TestTheBearerTokenIsAskedFor(t *testing.T) {
 	}
 }
 
-// long is a request that runs for a while: no EOS is likely to end it early in all of its choices.
+// endless makes completions run to their last token, so that long takes a while.
+func (f *fixture) endless() { f.server.eos = nil }
+
 const long = `{"prompt":[1,2],"max_tokens":30000,"temperature":1,"n":4,"seed":9}`
 
 func TestAFullQueueSaysSo(t *testing.T) {
 	f := newFixture(t, 1<<15, func(o *Options) { o.Slots, o.Queue = 1, 3 })
+	f.endless()
 	ctx, cancel := context.WithCancel(bg)
 	defer cancel()
 	started := make(chan struct{})
@@ -420,6 +423,7 @@ func TestAFullQueueSaysSo(t *testing.T) {
 
 func TestARequestThatTakesTooLongEnds(t *testing.T) {
 	f := newFixture(t, 1<<15, func(o *Options) { o.Timeout = 30 * time.Millisecond })
+	f.endless()
 	status, body := f.post(t, "/v1/completions", long)
 	if status != http.StatusGatewayTimeout {
 		t.Errorf("%d %s", status, body)
