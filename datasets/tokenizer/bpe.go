@@ -6,57 +6,60 @@ import "math"
 // pairs the one with the lowest rank is merged first, the leftmost of equals, until no
 // rule applies.
 type bpe struct {
-	keys  []uint64 // open addressing: left<<32|right, noPair where free
-	vals  []uint64 // rank<<32|id of the merged token
+	rules []rule // open addressing
 	mask  uint64
-	count int
+	// maybe is a Bloom filter of the rules: most pairs asked for have none, and the
+	// filter fits a cache that the rules do not.
+	maybe []uint64
+	bits  uint64
 }
 
-const (
-	noPair = math.MaxUint64
-	noRank = math.MaxInt32
-)
+// rule merges left and right into id; rank is noRank in a free slot.
+type rule struct{ left, right, rank, id int32 }
+
+const noRank = math.MaxInt32
 
 func newBPE(merges int) *bpe {
-	size := 16
+	size := 64
 	for size < 2*merges {
 		size *= 2
 	}
-	b := &bpe{keys: make([]uint64, size), vals: make([]uint64, size), mask: uint64(size - 1)}
-	for i := range b.keys {
-		b.keys[i] = noPair
+	b := &bpe{rules: make([]rule, size), mask: uint64(size - 1), maybe: make([]uint64, size/8), bits: uint64(8*size - 1)}
+	for i := range b.rules {
+		b.rules[i].rank = noRank
 	}
 	return b
 }
 
-func (b *bpe) slot(key uint64) uint64 {
-	h := key * 0x9E3779B97F4A7C15
-	i := (h ^ h>>29) & b.mask
-	for b.keys[i] != key && b.keys[i] != noPair {
-		i = (i + 1) & b.mask
-	}
-	return i
+func pairHash(left, right int32) uint64 {
+	h := (uint64(uint32(left))<<32 | uint64(uint32(right))) * 0x9E3779B97F4A7C15
+	return h ^ h>>29
 }
 
 // add makes the pair merge into id; a pair listed again takes the later rank, as a map
 // filled in order would.
 func (b *bpe) add(left, right, id int32, rank int) {
-	key := uint64(uint32(left))<<32 | uint64(uint32(right))
-	i := b.slot(key)
-	if b.keys[i] == noPair {
-		b.keys[i] = key
-		b.count++
+	h := pairHash(left, right)
+	b.maybe[h&b.bits/64] |= 1 << (h & 63)
+	i := h >> 20 & b.mask
+	for b.rules[i].rank != noRank && (b.rules[i].left != left || b.rules[i].right != right) {
+		i = (i + 1) & b.mask
 	}
-	b.vals[i] = uint64(rank)<<32 | uint64(uint32(id))
+	b.rules[i] = rule{left, right, int32(rank), id}
 }
 
 // lookup returns the rank of a pair and its merged token, or noRank.
 func (b *bpe) lookup(left, right int32) (rank, id int32) {
-	i := b.slot(uint64(uint32(left))<<32 | uint64(uint32(right)))
-	if b.keys[i] == noPair {
+	h := pairHash(left, right)
+	if b.maybe[h&b.bits/64]>>(h&63)&1 == 0 {
 		return noRank, 0
 	}
-	return int32(b.vals[i] >> 32), int32(uint32(b.vals[i]))
+	for i := h >> 20 & b.mask; ; i = (i + 1) & b.mask {
+		r := &b.rules[i]
+		if r.left == left && r.right == right || r.rank == noRank {
+			return r.rank, r.id
+		}
+	}
 }
 
 // symbol is a token in the making: len bytes of the word.

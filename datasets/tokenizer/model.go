@@ -36,7 +36,7 @@ type model struct {
 }
 
 // window is the number of bytes of a piece that are merged at once.
-const window = 1 << 16
+const window = 1 << 13
 
 // piece encodes one pre-token, cutting it where merges cannot reach.
 func (e *encoder) piece(s string) {
