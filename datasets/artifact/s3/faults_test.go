@@ -45,7 +45,9 @@ func through(t *testing.T, p *proxy) *artifact.Store {
 	p.served = map[string]int{}
 	forward := &httputil.ReverseProxy{
 		// The Host header stays the client's: it is part of what the request's signature covers.
-		Director: func(r *http.Request) { r.URL.Scheme, r.URL.Host = target.Scheme, target.Host },
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = target.Scheme, target.Host, r.In.Host
+		},
 		ModifyResponse: func(r *http.Response) error {
 			p.mu.Lock()
 			defer p.mu.Unlock()
