@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/longalign/longalign-go/gpu"
 	"github.com/longalign/longalign-go/gpu/llama"
 )
 
@@ -62,6 +63,71 @@ func TestHarmlessFieldsPass(t *testing.T) {
 	}))
 	if c.DType != "bfloat16" || !slices.Equal(c.EOS, []int{2, 7}) {
 		t.Errorf("dtype %q, EOS %v", c.DType, c.EOS)
+	}
+}
+
+// TestPublishedConfigsMeanWhatTheirModelsCompute uses the fields, not the text, of well-known models' files.
+func TestPublishedConfigsMeanWhatTheirModelsCompute(t *testing.T) {
+	common := fields{"hidden_act": "silu", "attention_dropout": 0.0, "use_cache": true, "torch_dtype": "bfloat16", "initializer_range": 0.02}
+	for name, tt := range map[string]struct {
+		config                    fields
+		kv, headDim, window, last int // windows of the first and last layer
+		theta                     float64
+		params                    int64 // as published; 0: not a published model
+	}{
+		"Llama 3.1 8B": {common.with(fields{
+			"model_type": "llama", "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+			"num_attention_heads": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "max_position_embeddings": 131072,
+			"rope_scaling":   fields{"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+			"attention_bias": false, "mlp_bias": false, "pretraining_tp": 1, "bos_token_id": 128000, "eos_token_id": []int{128001, 128008, 128009},
+		}), 8, 128, 0, 0, 500000, 8030261248},
+		"Mistral 7B v0.1": {common.with(fields{
+			"model_type": "mistral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+			"num_attention_heads": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "max_position_embeddings": 32768, "sliding_window": 4096,
+		}), 8, 128, 4096, 4096, 10000, 7241732096},
+		"Mistral 7B v0.3": {common.with(fields{
+			"model_type": "mistral", "vocab_size": 32768, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+			"num_attention_heads": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6, "max_position_embeddings": 32768, "sliding_window": nil,
+		}), 8, 128, 0, 0, 1e6, 7248023552},
+		"Mistral that leaves out what is usual": {common.with(fields{
+			"model_type": "mistral", "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+		}), 8, 128, 4096, 4096, 10000, 0},
+		"Qwen2.5 7B": {common.with(fields{
+			"model_type": "qwen2", "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+			"num_attention_heads": 28, "num_key_value_heads": 4, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "max_position_embeddings": 131072,
+			"sliding_window": 131072, "use_sliding_window": false, "max_window_layers": 28, "tie_word_embeddings": false,
+		}), 4, 128, 0, 0, 1e6, 7615616512},
+		"Qwen3 0.6B": {common.with(fields{
+			"model_type": "qwen3", "vocab_size": 151936, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28,
+			"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "rms_norm_eps": 1e-6, "rope_theta": 1000000, "rope_scaling": nil,
+			"max_position_embeddings": 40960, "sliding_window": nil, "use_sliding_window": false, "max_window_layers": 28, "attention_bias": false, "tie_word_embeddings": true,
+		}), 8, 128, 0, 0, 1e6, 596049920},
+		"Qwen3 as newer versions write it": {fields{
+			"model_type": "qwen3", "vocab_size": 151936, "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 2,
+			"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "rms_norm_eps": 1e-6, "dtype": "bfloat16",
+			"rope_parameters": fields{"rope_theta": 1000000, "rope_type": "default"}, "layer_types": []string{"full_attention", "sliding_attention"},
+			"max_position_embeddings": 40960, "sliding_window": 512, "use_sliding_window": true, "max_window_layers": 1, "attention_bias": false,
+		}, 8, 128, 0, 512, 1e6, 0},
+		"ChatGLM3 6B 32k": {fields{
+			"model_type": "chatglm", "_name_or_path": "THUDM/chatglm3-6b-32k", "padded_vocab_size": 65024, "vocab_size": 65024, "hidden_size": 4096,
+			"ffn_hidden_size": 13696, "num_layers": 28, "num_attention_heads": 32, "kv_channels": 128, "seq_length": 32768, "layernorm_epsilon": 1e-5,
+			"rmsnorm": true, "rope_ratio": 50, "original_rope": true, "multi_query_attention": true, "multi_query_group_num": 2, "add_bias_linear": false,
+			"add_qkv_bias": true, "post_layer_norm": true, "apply_residual_connection_post_layernorm": false, "apply_query_key_layer_scaling": true,
+			"attention_softmax_in_fp32": true, "attention_dropout": 0.0, "hidden_dropout": 0.0, "classifier_dropout": nil, "bias_dropout_fusion": true,
+			"fp32_residual_connection": false, "quantization_bit": 0, "pre_seq_len": nil, "prefix_projection": false, "tie_word_embeddings": false,
+			"torch_dtype": "float16", "eos_token_id": 2, "pad_token_id": 0, "use_cache": true, "auto_map": fields{"AutoConfig": "x"},
+		}, 2, 128, 0, 0, 500000, 6243584000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := parse(t, tt.config)
+			if c.KVHeads != tt.kv || c.HeadDim != tt.headDim || c.Window(0) != tt.window || c.Window(c.Layers-1) != tt.last || c.RopeTheta != tt.theta {
+				t.Errorf("%d key/value heads of %d, windows %d and %d, base %v", c.KVHeads, c.HeadDim, c.Window(0), c.Window(c.Layers-1), c.RopeTheta)
+			}
+			// All their sizes are multiples of the alignment, so the flat buffer has no gaps.
+			if n, _ := llama.MemoryPlan(c, gpu.Float32, false); tt.params != 0 && n != tt.params {
+				t.Errorf("%d parameters, want %d", n, tt.params)
+			}
+		})
 	}
 }
 

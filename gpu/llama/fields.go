@@ -90,7 +90,14 @@ func (r *reader) decoder(c *Config) {
 	if r.err != nil {
 		return
 	}
-	c.KVHeads = r.size("num_key_value_heads", c.Heads)
+	groups := c.Heads // what the families' own classes assume when a file says nothing
+	switch c.Family {
+	case Mistral:
+		groups = 8
+	case Qwen2, Qwen3:
+		groups = 32
+	}
+	c.KVHeads = r.size("num_key_value_heads", groups)
 	var headDim int
 	if r.get("head_dim", &headDim, false) {
 		if headDim <= 0 || headDim > 1<<16 {
@@ -122,8 +129,8 @@ func (r *reader) decoder(c *Config) {
 	case Mistral:
 		r.must("attention_bias", false)
 		r.must("mlp_bias", false)
-		var w int
-		if r.get("sliding_window", &w, false) {
+		w := 4096
+		if _, written := r.fields["sliding_window"]; r.get("sliding_window", &w, false) || !written {
 			c.window(w, 0, r)
 		}
 	case Qwen2:
@@ -155,7 +162,7 @@ func (c *Config) window(w, fromLayer int, r *reader) {
 func (r *reader) qwenWindow(c *Config) {
 	var w int
 	given := r.get("sliding_window", &w, false)
-	from := c.Layers
+	from := 28
 	r.get("max_window_layers", &from, false)
 	if r.boolean("use_sliding_window", false) {
 		if !given {
