@@ -25,22 +25,28 @@ func documentFiles(ctx context.Context, a *Activities, raw json.RawMessage) (map
 	if err != nil {
 		return nil, err
 	}
-	sources, err := openSources(p)
+	sources, err := openSources(p.Sources)
+	if err != nil {
+		return nil, err
+	}
+	against, err := openSources(p.Decontaminate)
 	if err != nil {
 		return nil, err
 	}
 	digests := map[string]string{}
-	for i, s := range sources {
-		if digests[fmt.Sprintf("source %d", i)], err = documents.Digest(ctx, s); err != nil {
-			return nil, err
+	for role, set := range map[string][]documents.Source{"source": sources, "decontaminate": against} {
+		for i, s := range set {
+			if digests[fmt.Sprintf("%s %d", role, i)], err = documents.Digest(ctx, s); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return digests, nil
 }
 
-func openSources(p datasets.DocumentsParams) ([]documents.Source, error) {
-	sources := make([]documents.Source, len(p.Sources))
-	for i, s := range p.Sources {
+func openSources(list []datasets.DocumentSource) ([]documents.Source, error) {
+	sources := make([]documents.Source, len(list))
+	for i, s := range list {
 		var err error
 		if sources[i], err = documents.Local(s); err != nil {
 			return nil, badData("%w", err)
@@ -54,7 +60,7 @@ func runDocuments(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	sources, err := openSources(p)
+	sources, err := openSources(p.Sources)
 	if err != nil {
 		return err
 	}
@@ -76,7 +82,17 @@ func runDocuments(ctx context.Context, j *job) error {
 	}
 	defer w.close()
 	n := int64(0)
-	report, err := documents.Build(ctx, sources, p, count, nil, func(d datasets.Document) error {
+	var evaluation *documents.Evaluation
+	if len(p.Decontaminate) > 0 {
+		against, err := openSources(p.Decontaminate)
+		if err != nil {
+			return err
+		}
+		if evaluation, err = documents.ReadEvaluation(ctx, against, p.DecontaminationNGram, p.MaxBytes); err != nil {
+			return badData("%w", err)
+		}
+	}
+	report, err := documents.Build(ctx, sources, p, count, evaluation, func(d datasets.Document) error {
 		if n++; n%200 == 0 {
 			j.report(ctx, Progress{Done: n, Unit: "document"})
 		}

@@ -21,25 +21,30 @@ func newReportCommand() *cobra.Command {
 	var s storeCommand
 	var table, format, out string
 	c := &cobra.Command{
-		Use:   "report ID",
-		Short: "Print a run's tables, or write its whole report",
+		Use:   "report ID [ID2]",
+		Short: "Print a run's tables, write its whole report, or compare two runs",
 		Long: `report makes tables and figures from the stored artifacts alone: the same store gives the same bytes, on any
-machine, with or without Temporal.`,
+machine, with or without Temporal. With two runs it compares them cell by cell, and says which inputs, parameters and code differ.`,
 		Example: `  starter report demo-3f2a91c07d1b
   starter report demo-3f2a91c07d1b --table method --format latex
-  starter report demo-3f2a91c07d1b --out report`,
-		Args: cobra.ExactArgs(1),
+  starter report demo-3f2a91c07d1b --out report
+  starter report demo-3f2a91c07d1b demo-9b1e44d0a2c7`,
+		Args: cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
 			if s.json {
 				format = "json"
 			}
 			return s.with(c.Context(), c.ErrOrStderr(), func(store *artifact.Store) error {
-				run, err := store.Run(c.Context(), args[0])
+				run, err := finishedRun(c.Context(), store, args[0])
 				if err != nil {
 					return err
 				}
-				if run.Tables == nil {
-					return fmt.Errorf("run %s has no tables: it is %s; starter status %s says how far it is", run.ID, run.Status, run.ID)
+				if len(args) == 2 {
+					other, err := finishedRun(c.Context(), store, args[1])
+					if err != nil {
+						return err
+					}
+					return printComparison(c.Context(), store, run, other, format, c.OutOrStdout())
 				}
 				if out != "" {
 					index, err := writeRunReport(c.Context(), store, run, out)
@@ -59,6 +64,38 @@ machine, with or without Temporal.`,
 	return c
 }
 
+// finishedRun returns the record of a run that has tables.
+func finishedRun(ctx context.Context, store *artifact.Store, id string) (*artifact.RunRecord, error) {
+	run, err := store.Run(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if run.Tables == nil {
+		return nil, fmt.Errorf("run %s has no tables: it is %s; starter status %s says how far it is", run.ID, run.Status, run.ID)
+	}
+	return run, nil
+}
+
+// printComparison prints how two runs differ.
+func printComparison(ctx context.Context, store *artifact.Store, a, b *artifact.RunRecord, format string, w io.Writer) error {
+	f, err := reports.ParseFormat(format)
+	if err != nil {
+		return usageError{err}
+	}
+	var studies [2]*reports.Study
+	for i, run := range []*artifact.RunRecord{a, b} {
+		if studies[i], err = activities.ReadStudy(ctx, store, *run.Tables, run); err != nil {
+			return err
+		}
+	}
+	out, err := reports.Render(f, reports.Compare(studies[0], studies[1]).Tables()...)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(out)
+	return err
+}
+
 // printRunTables prints one table of a run, or all.
 func printRunTables(ctx context.Context, store *artifact.Store, run *artifact.RunRecord, table, format string, w io.Writer) error {
 	f, err := reports.ParseFormat(format)
@@ -67,6 +104,14 @@ func printRunTables(ctx context.Context, store *artifact.Store, run *artifact.Ru
 	}
 	study, err := activities.ReadStudy(ctx, store, *run.Tables, run)
 	if err != nil {
+		return err
+	}
+	if f == reports.HTML && table == "" {
+		page, err := reports.RenderReport(study)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(page)
 		return err
 	}
 	tables := reports.Tables(study)
