@@ -73,7 +73,7 @@ whole one, to the bit, however the process ended.`,
 	fl.StringVar(&o.DType, "dtype", o.DType, "type of computation: f32, f64 or bf16")
 	fl.StringVar(&o.Device, "device", o.Device, "auto, host or cuda[:N]")
 	fl.StringVar((*string)(&o.Recompute), "recompute", string(o.Recompute), "none or layer: less memory for a third more work")
-	fl.BoolVar(&o.Parity, "parity", false, "check before the first step that the loss does not depend on the layout")
+	fl.BoolVar(&o.Parity, "parity", o.Parity, "check before the first step that the loss does not depend on the layout; OUT/parity.json keeps the result")
 	fl.BoolVar(&f.grads, "grads", false, "print the norm of each gradient of the first step")
 	fl.BoolVar(&f.resume, "resume", false, "go on from the newest checkpoint in OUT/checkpoints")
 	fl.IntVar(&f.checkpointEvery, "checkpoint-every", 0, "steps between checkpoints; 0: none, except on interruption")
@@ -140,17 +140,13 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 	out := bufio.NewWriter(stdout)
 	defer out.Flush()
 	lines := json.NewEncoder(out)
-	if o.Parity && t.StepsDone() == 0 {
-		if err := checkParity(ctx, t, src, f.out, stderr); err != nil {
-			return err
-		}
-	}
 	if f.grads && t.StepsDone() == 0 {
 		if err := printGrads(ctx, lines, t, src); err != nil {
 			return err
 		}
 	}
 	lo := train.LoopOptions{
+		OnParity: func(c train.Certificate) error { return keepParity(c, f.out, stderr) },
 		OnStep: func(m train.Metrics) error {
 			if err := lines.Encode(m); err != nil {
 				return err
@@ -287,22 +283,14 @@ func readPacks(path string) ([]datasets.Pack, string, error) {
 	return packs, hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// checkParity certifies the first step and keeps the certificate beside the model.
-func checkParity(ctx context.Context, t *train.Trainer, src train.Source, dir string, stderr io.Writer) error {
-	b, err := src.Batch(0)
-	if err != nil {
-		return err
-	}
-	certificate, err := t.Parity(ctx, b.MicroBatches, train.ParityOptions{})
-	if err != nil {
-		return err
-	}
-	if certificate.Skipped != "" {
-		fmt.Fprintln(stderr, "train: loss parity not checked:", certificate.Skipped)
+// keepParity tells the outcome of the check and keeps the certificate beside the model.
+func keepParity(c train.Certificate, dir string, stderr io.Writer) error {
+	if c.Skipped != "" {
+		fmt.Fprintln(stderr, "train: loss parity not checked:", c.Skipped)
 	} else {
-		fmt.Fprintf(stderr, "train: loss parity holds: %d sequences in %d layouts agree within %.0e\n", certificate.Sequences, len(certificate.Layouts), certificate.Tolerance)
+		fmt.Fprintf(stderr, "train: loss parity holds: %d sequences in %d layouts agree within %.0e\n", c.Sequences, len(c.Layouts), c.Tolerance)
 	}
-	data, err := json.MarshalIndent(certificate, "", "  ")
+	data, err := json.MarshalIndent(c, "", "  ")
 	if err != nil {
 		return err
 	}

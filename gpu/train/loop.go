@@ -46,6 +46,8 @@ func Cycle(packs []datasets.Pack, perStep int) (Source, error) {
 
 // LoopOptions say what happens around the steps. None of it changes the result.
 type LoopOptions struct {
+	// OnParity gets the certificate that Options.Parity asks for, before the first step of a run.
+	OnParity func(Certificate) error
 	// OnStep is called after each step with its metrics; an error ends the loop.
 	OnStep func(Metrics) error
 	// CheckpointEvery steps, and after the last one, Checkpoint gets a snapshot. It is called in
@@ -111,6 +113,11 @@ func (t *Trainer) Run(ctx context.Context, src Source, lo LoopOptions) (err erro
 				return fmt.Sprintf("%d/%d", k, i)
 			}
 		}
+		if t.step == 0 && t.opts.Parity {
+			if err := t.certify(ctx, b, lo); err != nil {
+				return err
+			}
+		}
 		// The step ends even when ctx does, so that its work is not lost; a
 		// step is short against the grace that a process gets.
 		mt, err := t.Step(context.WithoutCancel(ctx), b.MicroBatches)
@@ -148,4 +155,16 @@ func (t *Trainer) Run(ctx context.Context, src Source, lo LoopOptions) (err erro
 		return err
 	}
 	return save()
+}
+
+// certify checks loss parity on the first step's data.
+func (t *Trainer) certify(ctx context.Context, b Batch, lo LoopOptions) error {
+	c, err := t.Parity(ctx, b.MicroBatches, ParityOptions{})
+	if err != nil {
+		return err
+	}
+	if lo.OnParity == nil {
+		return nil
+	}
+	return lo.OnParity(c)
 }

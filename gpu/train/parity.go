@@ -112,7 +112,11 @@ func (t *Trainer) Parity(ctx context.Context, packs []datasets.Pack, po ParityOp
 			r.Tokens += len(l.packs[i].InputIDs)
 		}
 		if first == nil {
-			first = grad
+			if first = grad; math.IsNaN(loss) || math.IsInf(loss, 0) {
+				t.model.ZeroGrad()
+				c.Skipped = "the loss is not finite" // the step itself says more
+				return c, nil
+			}
 		} else {
 			r.LossDifference = math.Abs(loss-c.Layouts[0].Loss) / math.Abs(c.Layouts[0].Loss)
 			r.GradientDifference = distance(grad, first)
