@@ -1,6 +1,7 @@
 package tokenizer
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -30,13 +31,17 @@ type (
 func (decByteLevel) decode(tokens []string) []string {
 	var out []byte
 	for _, tok := range tokens {
-		if b, ok := alphabetBytes(tok); ok {
-			out = append(out, b...)
-		} else {
-			out = append(out, tok...)
-		}
+		out = append(out, tokenBytes(tok)...)
 	}
 	return []string{decodeLossy(out)}
+}
+
+// tokenBytes returns the bytes of a token of a byte-level vocabulary.
+func tokenBytes(tok string) []byte {
+	if b, ok := alphabetBytes(tok); ok {
+		return b
+	}
+	return []byte(tok)
 }
 
 // decode joins runs of byte tokens to characters; a run that is not valid UTF-8 becomes
@@ -148,45 +153,88 @@ func (t *Tokenizer) Decode(ids []int32, skipSpecial bool) string {
 type Stream struct {
 	t           *Tokenizer
 	skipSpecial bool
-	ids         []int32 // the last tokens: those before read have been handed out
+	bytes       []byte  // byte-level vocabularies: what is not handed out yet
+	ids         []int32 // others: the last tokens; those before read have been handed out
 	read        int
 }
 
-// maxHeld bounds how many tokens of a character that never ends are kept back.
-const maxHeld = 16
-
-// NewStream returns a decoder for IDs that arrive one by one. For valid UTF-8 the
-// strings it returns join to what Decode returns.
+// NewStream returns a decoder for IDs that arrive one by one. The strings it returns
+// join to what Decode returns, except that vocabularies with byte fallback are read
+// character by character where Decode gives up a whole run of malformed bytes.
 func (t *Tokenizer) NewStream(skipSpecial bool) *Stream {
 	return &Stream{t: t, skipSpecial: skipSpecial}
 }
 
+// byteLevel reports whether text is just the bytes of the tokens.
+func (s *Stream) byteLevel() bool {
+	if len(s.t.decoders) != 1 {
+		return false
+	}
+	_, ok := s.t.decoders[0].(decByteLevel)
+	return ok
+}
+
 // Next takes the next ID and returns the text that is complete with it, maybe "".
 func (s *Stream) Next(id int32) string {
-	if s.skipSpecial && s.t.special[id] {
+	tok := s.t.Token(id)
+	if tok == "" || s.skipSpecial && s.t.special[id] {
 		return ""
 	}
+	if s.byteLevel() {
+		s.bytes = append(s.bytes, tokenBytes(tok)...)
+		whole := len(s.bytes) - incomplete(s.bytes)
+		text := decodeLossy(s.bytes[:whole])
+		s.bytes = append(s.bytes[:0], s.bytes[whole:]...)
+		return text
+	}
 	s.ids = append(s.ids, id)
-	return s.step(len(s.ids)-s.read > maxHeld)
+	var run []byte // of bytes the last tokens spell
+	for i := len(s.ids) - 1; i >= 0; i-- {
+		b, ok := byteToken(s.t.Token(s.ids[i]))
+		if !ok {
+			break
+		}
+		run = append(run, b)
+	}
+	slices.Reverse(run)
+	if incomplete(run) > 0 {
+		return ""
+	}
+	return s.step()
 }
 
 // Flush returns what is still held back, with U+FFFD for an incomplete character.
-func (s *Stream) Flush() string { return s.step(true) }
+func (s *Stream) Flush() string {
+	if s.byteLevel() {
+		text := decodeLossy(s.bytes)
+		s.bytes = nil
+		return text
+	}
+	return s.step()
+}
+
+// incomplete returns the number of bytes at the end of b that begin a character without
+// ending it.
+func incomplete(b []byte) int {
+	for k := 1; k < utf8.UTFMax && k <= len(b); k++ {
+		if !utf8.FullRune(b[len(b)-k:]) {
+			return k
+		}
+	}
+	return 0
+}
 
 // step decodes the held tokens together with the handed out ones before them, since
 // decoders look at the neighbourhood (a leading space, bytes of a character).
-func (s *Stream) step(force bool) string {
+func (s *Stream) step() string {
 	before := s.t.Decode(s.ids[:s.read], s.skipSpecial)
 	all := s.t.Decode(s.ids, s.skipSpecial)
-	if len(all) <= len(before) || !force && strings.HasSuffix(all, "\uFFFD") {
+	if len(all) <= len(before) {
 		return ""
 	}
 	s.ids = append(s.ids[:0], s.ids[s.read:]...)
 	s.read = len(s.ids)
-	if !strings.HasPrefix(all, before) { // malformed bytes were read anew
-		return strings.TrimPrefix(all, commonPrefix(all, before))
-	}
-	return all[len(before):]
+	return all[len(commonPrefix(all, before)):]
 }
 
 func commonPrefix(a, b string) string {
