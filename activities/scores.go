@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/datasets/longbench"
 	"github.com/longalign/longalign-go/reports"
 )
 
@@ -56,6 +57,7 @@ func ScorePredictions(predictions []datasets.Prediction) Scores {
 				exact = 100
 			}
 			add(reports.MetricExact, p, exact)
+			add(reports.MetricF1, p, 100*longbench.AnswerF1(*p.Generated, []string{p.Answer}))
 		}
 	}
 	return s

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 	"golang.org/x/term"
 
@@ -127,6 +128,9 @@ func (o *runOptions) start(ctx context.Context, spec workflows.Spec, stdout, std
 		fmt.Fprintf(stderr, "follow it with: starter status --follow %s\n", id)
 		return nil
 	}
+	if o.onlyHere {
+		tellOthers(ctx, temporal, id, stderr)
+	}
 	f := follower{temporal: temporal, connection: o.connection, id: id, runID: run.GetRunID(), out: stderr}
 	result, err := f.follow(ctx)
 	if err != nil {
@@ -136,6 +140,21 @@ func (o *runOptions) start(ctx context.Context, spec workflows.Spec, stdout, std
 		return err
 	}
 	return o.finish(ctx, id, result, stdout, stderr)
+}
+
+// tellOthers names unfinished runs of earlier days: the worker goes on with them too, and shares its device.
+func tellOthers(ctx context.Context, temporal client.Client, id string, stderr io.Writer) {
+	list, err := temporal.ListWorkflow(ctx, &workflowservice.ListWorkflowExecutionsRequest{
+		Query: fmt.Sprintf("WorkflowType = '%s' AND ExecutionStatus = 'Running'", workflows.StudyName),
+	})
+	if err != nil {
+		return // only the notice is lost
+	}
+	for _, e := range list.GetExecutions() {
+		if other := e.GetExecution().GetWorkflowId(); other != id {
+			fmt.Fprintf(stderr, "unfinished run %s goes on too and shares the worker; starter cancel %s stops it\n", other, other)
+		}
+	}
 }
 
 // finish prints the tables and where everything is.

@@ -99,7 +99,7 @@ func status(ctx context.Context, f follower, asJSON bool, stdout io.Writer) erro
 		}
 	}
 	for _, r := range v.progress.Running {
-		text := "queued"
+		text := "in the queue"
 		if live, ok := v.live[r.WorkflowID]; ok && live.Progress.String() != "" {
 			text = live.Progress.String()
 			if live.attempt > 1 {
