@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.temporal.io/sdk/temporal"
@@ -69,8 +71,8 @@ type MethodSpec struct {
 	// Label is what tables print; Published the row of the paper it compares with.
 	Label     string `json:"label,omitempty"`
 	Published string `json:"published,omitempty"`
-	// Set maps dotted keys of the experiment to other values.
-	Set map[string]any `json:"set,omitempty"`
+	// Set maps dotted keys of the experiment to other values. They stay as written: decoded, long seeds would lose digits.
+	Set map[string]json.RawMessage `json:"set,omitempty"`
 }
 
 // Cell is one experiment of the grid.
@@ -98,8 +100,10 @@ func (s Spec) withDefaults() (Spec, error) {
 	if len(s.Study.Seeds) == 0 {
 		s.Study.Seeds = []uint64{s.Seed}
 	}
-	_, err := s.Cells()
-	return s, err
+	if _, err := s.Cells(); err != nil {
+		return s, err
+	}
+	return s, s.checkTables()
 }
 
 func (s Spec) fill() Spec {
@@ -164,6 +168,23 @@ func (s Spec) check() error {
 	return nil
 }
 
+// checkTables checks that the tables compare methods of the study.
+func (s Spec) checkTables() error {
+	var methods []string
+	for _, m := range s.Study.Methods {
+		methods = append(methods, m.Name)
+	}
+	if b := s.Tables.Baseline; b != "" && !slices.Contains(methods, b) {
+		return &SpecError{Key: "tables.baseline", Reason: fmt.Sprintf("%q is no method of the study; use %s", b, strings.Join(methods, " or "))}
+	}
+	for i, e := range s.Tables.Expected {
+		if err := e.Validate(methods); err != nil {
+			return &SpecError{Key: fmt.Sprintf("tables.expected.%d", i), Reason: err.Error()}
+		}
+	}
+	return nil
+}
+
 // at gives a parameter's mistake its full key.
 func at(key string, err error) error {
 	if err == nil {
@@ -183,6 +204,11 @@ func (s Spec) Cells() ([]Cell, error) {
 	}
 	if len(s.Study.Methods) == 0 {
 		return nil, &SpecError{Key: "study.methods", Reason: "there are none; name at least one, or remove study"}
+	}
+	for i, seed := range s.Study.Seeds {
+		if slices.Contains(s.Study.Seeds[:i], seed) {
+			return nil, &SpecError{Key: fmt.Sprintf("study.seeds.%d", i), Reason: fmt.Sprintf("%d is there already; seeds must differ", seed)}
+		}
 	}
 	var cells []Cell
 	seen := map[string]bool{}
@@ -218,20 +244,27 @@ func bare(err error) string {
 
 // variant returns the experiment with some values replaced. The batching fields that belong to
 // the experiment's own method are dropped first when the method changes: they were defaults of another one.
-func (s Spec) variant(set map[string]any) (Spec, error) {
+func (s Spec) variant(set map[string]json.RawMessage) (Spec, error) {
 	s.Study = nil
-	if m, ok := set["batches.method"].(string); ok && datasets.Method(m) != s.Batches.Method {
+	var method datasets.Method
+	if raw, ok := set["batches.method"]; ok && json.Unmarshal(raw, &method) == nil && method != s.Batches.Method {
 		s.Batches.Packing, s.Batches.Balance, s.Batches.ComputeWidth = "", "", 0
-		if datasets.Method(m) == datasets.MethodPacking && s.Batches.SequencesPerStep > 0 {
+		if method == datasets.MethodPacking && s.Batches.SequencesPerStep > 0 {
 			s.Batches.BatchSize = 0
 		}
 	}
-	var tree map[string]any
-	if err := json.Unmarshal(mustJSON(s), &tree); err != nil {
+	tree, err := decodeTree(mustJSON(s))
+	if err != nil {
 		return s, err
 	}
 	for _, key := range sortedKeys(set) {
 		parts := strings.Split(key, ".")
+		if slices.Contains(ofTheStudy, parts[0]) || key == "batches.seed" {
+			return s, fmt.Errorf("%s: it is the same for all methods; methods differ in how they are made, seeds are in study.seeds", key)
+		}
+		if err := checkKey(reflect.TypeFor[Spec](), parts); err != nil {
+			return s, fmt.Errorf("%s: %w", key, err)
+		}
 		at := tree
 		for _, p := range parts[:len(parts)-1] {
 			next, ok := at[p].(map[string]any)
@@ -243,11 +276,18 @@ func (s Spec) variant(set map[string]any) (Spec, error) {
 		at[parts[len(parts)-1]] = set[key]
 	}
 	v, err := decodeSpec(tree)
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		return s, fmt.Errorf("%s: wanted %s, got a %s", wrong.Field, kindName(wrong.Type), wrong.Value)
+	}
 	if err != nil {
 		return s, errors.New(strings.TrimPrefix(err.Error(), "json: "))
 	}
 	return v, nil
 }
+
+// ofTheStudy are the keys that no method can set for itself.
+var ofTheStudy = []string{"name", "title", "description", "seed", "study", "tables"}
 
 // WorkflowID is the run's ID: its name and a digest of all it asks for. The same file
 // therefore attaches to the running run.

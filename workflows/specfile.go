@@ -3,7 +3,9 @@ package workflows
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"reflect"
 	"slices"
@@ -42,8 +44,14 @@ func (e *SpecError) Error() string {
 // file.
 func ParseSpec(file string, data []byte, sets []string) (Spec, error) {
 	p := &specParser{file: file}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(data, &doc); err != nil {
+	var doc, second yaml.Node
+	d := yaml.NewDecoder(bytes.NewReader(data))
+	if err := d.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
+		return Spec{}, p.syntaxError(err)
+	}
+	if err := d.Decode(&second); err == nil {
+		return Spec{}, p.mistake(&second, "", "the file holds a second YAML document; one file describes one experiment")
+	} else if !errors.Is(err, io.EOF) {
 		return Spec{}, p.syntaxError(err)
 	}
 	if doc.Kind == 0 || len(doc.Content) == 0 || doc.Content[0].Kind != yaml.MappingNode {
@@ -84,14 +92,42 @@ func decodeSpec(tree any) (Spec, error) {
 
 // RecordedSpec reads the spec of a run record, which is complete.
 func RecordedSpec(raw json.RawMessage) (Spec, error) {
-	var tree any
-	if err := json.Unmarshal(raw, &tree); err != nil {
+	tree, err := decodeTree(raw)
+	if err != nil {
 		return Spec{}, err
 	}
 	return decodeSpec(tree)
 }
 
+// decodeTree reads a JSON object and keeps its numbers as written: float64 would round long seeds.
+func decodeTree(raw json.RawMessage) (map[string]any, error) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	var tree map[string]any
+	if err := d.Decode(&tree); err != nil {
+		return nil, err
+	}
+	return tree, nil
+}
+
 type specParser struct{ file string }
+
+// ofAssignment is the line of what --set put into the tree.
+const ofAssignment = -1
+
+// mistake describes what is wrong with n.
+func (p *specParser) mistake(n *yaml.Node, key, reason string, args ...any) *SpecError {
+	e := &SpecError{File: p.file, Key: key, Reason: fmt.Sprintf(reason, args...)}
+	e.place(n)
+	return e
+}
+
+func (e *SpecError) place(n *yaml.Node) {
+	e.Line = n.Line
+	if n.Line == ofAssignment {
+		e.File, e.Line = "--set", 0
+	}
+}
 
 // syntaxError turns "yaml: line 3: did not find …" into file:line.
 func (p *specParser) syntaxError(err error) error {
@@ -120,7 +156,7 @@ func (p *specParser) locate(root *yaml.Node, err error) error {
 			break
 		}
 		n = next
-		se.Line = n.Line
+		se.place(n)
 	}
 	return se
 }
@@ -144,7 +180,7 @@ func child(n *yaml.Node, key string) *yaml.Node {
 // value checks n against the Go type t and returns it as plain JSON values.
 func (p *specParser) value(n *yaml.Node, t reflect.Type, key string) (any, error) {
 	fail := func(reason string, args ...any) (any, error) {
-		return nil, &SpecError{File: p.file, Line: n.Line, Key: key, Reason: fmt.Sprintf(reason, args...)}
+		return nil, p.mistake(n, key, reason, args...)
 	}
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -204,7 +240,7 @@ func (p *specParser) value(n *yaml.Node, t reflect.Type, key string) (any, error
 
 func (p *specParser) scalar(n *yaml.Node, t reflect.Type, key string) (any, error) {
 	fail := func(reason string, args ...any) (any, error) {
-		return nil, &SpecError{File: p.file, Line: n.Line, Key: key, Reason: fmt.Sprintf(reason, args...)}
+		return nil, p.mistake(n, key, reason, args...)
 	}
 	switch t.Kind() {
 	case reflect.String:
@@ -248,16 +284,10 @@ func (p *specParser) structure(n *yaml.Node, t reflect.Type, key string) (any, e
 		k := n.Content[i]
 		f, ok := fields[k.Value]
 		if !ok {
-			reason := "unknown key"
-			if near := nearest(k.Value, keysOf(t)); near != "" {
-				reason += "; did you mean " + near + "?"
-			} else {
-				reason += "; known here: " + strings.Join(keysOf(t), ", ")
-			}
-			return nil, &SpecError{File: p.file, Line: k.Line, Key: join(key, k.Value), Reason: reason}
+			return nil, p.mistake(k, join(key, k.Value), "%s", unknownKey(k.Value, t))
 		}
 		if line, twice := seen[k.Value]; twice {
-			return nil, &SpecError{File: p.file, Line: k.Line, Key: join(key, k.Value), Reason: fmt.Sprintf("given twice, first on line %d", line)}
+			return nil, p.mistake(k, join(key, k.Value), "given twice, first on line %d", line)
 		}
 		seen[k.Value] = k.Line
 		v, err := p.value(n.Content[i+1], f, join(key, k.Value))
@@ -275,10 +305,10 @@ func (p *specParser) structure(n *yaml.Node, t reflect.Type, key string) (any, e
 func (p *specParser) free(n *yaml.Node, key string) (any, error) {
 	var v any
 	if err := n.Decode(&v); err != nil {
-		return nil, &SpecError{File: p.file, Line: n.Line, Key: key, Reason: err.Error()}
+		return nil, p.mistake(n, key, "%v", err)
 	}
 	if _, err := json.Marshal(v); err != nil {
-		return nil, &SpecError{File: p.file, Line: n.Line, Key: key, Reason: "mappings need text keys here"}
+		return nil, p.mistake(n, key, "mappings need text keys here")
 	}
 	return v, nil
 }
@@ -293,6 +323,10 @@ func assign(root *yaml.Node, set string) error {
 	if err := yaml.Unmarshal([]byte(text), &v); err != nil || len(v.Content) == 0 {
 		v = yaml.Node{Kind: yaml.DocumentNode, Content: []*yaml.Node{{Kind: yaml.ScalarNode, Tag: "!!str", Value: text}}}
 	}
+	mark(&v)
+	key := func(name string) *yaml.Node {
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name, Line: ofAssignment}
+	}
 	n := root
 	parts := strings.Split(path, ".")
 	for _, part := range parts[:len(parts)-1] {
@@ -301,23 +335,29 @@ func assign(root *yaml.Node, set string) error {
 			if n.Kind != yaml.MappingNode {
 				return &SpecError{File: "--set", Key: path, Reason: fmt.Sprintf("%q is not a mapping, so it has no %q", n.Value, part)}
 			}
-			next = &yaml.Node{Kind: yaml.MappingNode}
-			n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: part}, next)
+			next = &yaml.Node{Kind: yaml.MappingNode, Line: ofAssignment}
+			n.Content = append(n.Content, key(part), next)
 		}
 		n = next
 	}
 	last := parts[len(parts)-1]
 	if c := child(n, last); c != nil {
-		line := c.Line
 		*c = *v.Content[0]
-		c.Line = line
 		return nil
 	}
 	if n.Kind != yaml.MappingNode {
 		return &SpecError{File: "--set", Key: path, Reason: "the key before the last dot is not a mapping"}
 	}
-	n.Content = append(n.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: last}, v.Content[0])
+	n.Content = append(n.Content, key(last), v.Content[0])
 	return nil
+}
+
+// mark makes mistakes in n be told as of --set: its lines are not the file's.
+func mark(n *yaml.Node) {
+	n.Line = ofAssignment
+	for _, c := range n.Content {
+		mark(c)
+	}
 }
 
 // fieldsOf maps the json names of t's fields to their types, embedded structs included.
@@ -344,6 +384,35 @@ func keysOf(t reflect.Type) []string {
 		}
 	}
 	return keys
+}
+
+// checkKey follows a dotted key through t.
+func checkKey(t reflect.Type, parts []string) error {
+	for _, part := range parts {
+		for t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		switch t.Kind() {
+		case reflect.Struct:
+			f, ok := fieldsOf(t)[part]
+			if !ok {
+				return errors.New(unknownKey(part, t))
+			}
+			t = f
+		case reflect.Map:
+			t = t.Elem()
+		default:
+			return fmt.Errorf("%s is below %s, which has no keys", part, kindName(t))
+		}
+	}
+	return nil
+}
+
+func unknownKey(key string, t reflect.Type) string {
+	if near := nearest(key, keysOf(t)); near != "" {
+		return "unknown key; did you mean " + near + "?"
+	}
+	return "unknown key; known here: " + strings.Join(keysOf(t), ", ")
 }
 
 // nearest returns the known key that a typing mistake may have meant, or "".
@@ -385,6 +454,10 @@ func kindName(t reflect.Type) string {
 		return "true or false"
 	case reflect.Float32, reflect.Float64:
 		return "a number"
+	case reflect.Slice, reflect.Array:
+		return "a list"
+	case reflect.Struct, reflect.Map:
+		return "a mapping"
 	}
 	return "a whole number"
 }
