@@ -215,14 +215,14 @@ func writeLlama2(w *writer, messages []Message, _ bool) {
 	for i, x := range list {
 		w.begin()
 		w.question(x)
-		question := strings.TrimSpace(x.question)
+		question := strip(x.question, both, "")
 		if i == 0 && system != "" {
-			question = strings.TrimSpace("<<SYS>>\n" + system + "\n<</SYS>>\n\n" + x.question)
+			question = strip("<<SYS>>\n"+system+"\n<</SYS>>\n\n"+x.question, both, "")
 		}
 		w.text("[INST] " + question + " [/INST]")
 		if x.answered {
 			w.answer(x)
-			w.text(" " + strings.TrimSpace(x.answer) + " ")
+			w.text(" " + strip(x.answer, both, "") + " ")
 			w.eos()
 		}
 	}
@@ -240,7 +240,7 @@ func writeLlama3(w *writer, messages []Message, generate bool) {
 		w.message, w.target = i, false
 		header(m.Role)
 		w.target = m.Role == datasets.RoleAssistant
-		w.text(strings.TrimSpace(m.Content))
+		w.text(strip(m.Content, both, ""))
 		w.control("<|eot_id|>")
 	}
 	if generate {

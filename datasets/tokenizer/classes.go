@@ -15,8 +15,6 @@ const (
 	classNewline                       // \r or \n
 	classUpper                         // [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]
 	classLower                         // [\p{Ll}\p{Lm}\p{Lo}\p{M}]
-	classPunct                         // [\p{P}\p{S}]
-	classMark                          // \p{M}
 )
 
 // classTable covers the planes that hold nearly all text; the rest is looked up in
@@ -49,14 +47,12 @@ func buildClassTable() *[classTableSize]runeClass {
 	return &t
 }
 
-var classTables = map[runeClass][]*unicode.RangeTable{
-	classLetter: {unicode.L},
-	classNumber: {unicode.N},
+var classTables = map[runeClass]runeTables{
+	classLetter: properties("L"),
+	classNumber: properties("N"),
 	classSpace:  {unicode.White_Space},
-	classUpper:  {unicode.Lu, unicode.Lt, unicode.Lm, unicode.Lo, unicode.M},
-	classLower:  {unicode.Ll, unicode.Lm, unicode.Lo, unicode.M},
-	classPunct:  {unicode.P, unicode.S},
-	classMark:   {unicode.M},
+	classUpper:  properties("Lu", "Lt", "Lm", "Lo", "M"),
+	classLower:  properties("Ll", "Lm", "Lo", "M"),
 }
 
 func classOf(r rune) runeClass {

@@ -526,7 +526,7 @@ func (p *regexParser) classChar() (runeItem, error) {
 var regexEscapes = map[byte]rune{'n': '\n', 'r': '\r', 't': '\t', 'f': '\f', 'v': '\v', 'a': '\a', 'e': 0x1B}
 
 // wordTables is \w: letters, marks, decimal digits, connector punctuation.
-var wordTables = runeTables{unicode.L, unicode.M, unicode.Nd, unicode.Nl, unicode.Pc, unicode.Other_Alphabetic}
+var wordTables = append(properties("L", "M", "Nd", "Nl", "Pc"), unicode.Other_Alphabetic)
 
 func (p *regexParser) escape() (runeItem, error) {
 	p.pos++ // backslash
@@ -540,7 +540,7 @@ func (p *regexParser) escape() (runeItem, error) {
 	case 's', 'S':
 		return negated(c == 'S', runeTables{unicode.White_Space}), nil
 	case 'd', 'D':
-		return negated(c == 'D', runeTables{unicode.Nd}), nil
+		return negated(c == 'D', property("Nd")), nil
 	case 'w', 'W':
 		return negated(c == 'W', wordTables), nil
 	case 'p', 'P':
@@ -600,12 +600,9 @@ func (p *regexParser) property(not bool) (runeItem, error) {
 	if strings.HasPrefix(name, "^") {
 		not, name = !not, name[1:]
 	}
-	tab := unicode.Categories[name]
-	if tab == nil {
-		tab = unicode.Scripts[name]
-	}
-	if tab == nil {
+	tables := property(name)
+	if tables == nil {
 		return nil, p.errorf(`property \p{%s} is not supported`, name)
 	}
-	return &runeSet{not: not, items: []runeItem{runeTables{tab}}}, nil
+	return &runeSet{not: not, items: []runeItem{tables}}, nil
 }
