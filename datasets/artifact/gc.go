@@ -34,6 +34,8 @@ type GCReport struct {
 	Bytes     int64      // of both, where known
 	Kept      int        // objects that stay
 	KeptBytes int64
+	// Stays counts the objects that stay by the reason for which they do.
+	Stays map[string]GCCount
 	// Running are the IDs of runs that have not ended. While there are any, all manifests stay, since such a run may
 	// be about to reuse one.
 	Running []string
@@ -41,10 +43,32 @@ type GCReport struct {
 	Problems []error
 }
 
+// GCCount is a number of objects and their size.
+type GCCount struct {
+	Objects int   `json:"objects"`
+	Bytes   int64 `json:"bytes"`
+}
+
+// Reasons for which GC leaves an object.
+const (
+	staysYoung   = "younger than what is kept in any case"
+	staysRun     = "used by a run, or by what a run used"
+	staysRunning = "a run is under way, which may reuse any result"
+	staysState   = "checkpoint of a training that a run may take up again"
+	staysForeign = "not one of the store's own objects"
+)
+
+func (r *GCReport) stays(info Info, reason string) {
+	r.Kept++
+	r.KeptBytes += info.Size
+	c := r.Stays[reason]
+	r.Stays[reason] = GCCount{c.Objects + 1, c.Bytes + info.Size}
+}
+
 // GC finds what no run needs any more, by mark and sweep:
 //
 //   - Roots are all run records, everything younger than Keep, and the pointers of runs that are running or have failed
-//     (a failed run can be resumed).
+//     (a failed run can be resumed), unless the action they belong to has its result.
 //   - A run record keeps the manifests it lists, those their inputs, and all of them their blobs. What counts is any
 //     64-digit hash in a document that is a blob's name or an action's key, so that whatever a document mentions stays,
 //     also when the document is damaged. A blob mentioned only inside another blob does not stay: name it in a manifest
@@ -66,15 +90,14 @@ func (s *Store) GC(ctx context.Context, opts GCOptions) (*GCReport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gc: %w", err)
 	}
-	report := &GCReport{Running: live.running, Problems: live.problems}
+	report := &GCReport{Running: live.running, Problems: live.problems, Stays: map[string]GCCount{}}
 	for _, prefix := range []string{"pointers/", "actions/", "blobs/", "claims/"} {
 		for info, err := range s.backend.List(ctx, prefix) {
 			if err != nil {
 				return nil, fmt.Errorf("gc: %w", err)
 			}
-			if live.keeps(info, before) {
-				report.Kept++
-				report.KeptBytes += info.Size
+			if why := live.keeps(info, before); why != "" {
+				report.stays(info, why)
 				continue
 			}
 			report.Garbage = append(report.Garbage, info)
@@ -128,9 +151,12 @@ func (s *Store) sweep(ctx context.Context, report *GCReport, before time.Time) e
 		if err != nil {
 			return err
 		}
-		if claimed || live.keeps(info, before) {
-			report.Kept++
-			report.KeptBytes += info.Size
+		why := live.keeps(info, before)
+		if claimed {
+			why = staysYoung
+		}
+		if why != "" {
+			report.stays(info, why)
 			continue
 		}
 		if err := s.backend.Delete(ctx, info.Key); err != nil {
@@ -167,39 +193,49 @@ func blobHash(key string) (hash string, ok bool) {
 
 // liveness is what marking found out.
 type liveness struct {
-	hashes   map[string]bool // 64 hex digits: action keys, and names of blobs
-	pointers map[string]bool // keys of pointers that stay
+	hashes   map[string]string // 64 hex digits, action keys and names of blobs, with the reason to keep them
+	pointers map[string]bool   // keys of pointers that stay
 	running  []string
 	problems []error
 }
 
-func (l *liveness) keeps(info Info, before time.Time) bool {
+// keeps returns why an object stays, "" when nothing needs it.
+func (l *liveness) keeps(info Info, before time.Time) string {
 	if !info.Modified.Before(before) {
-		return true
+		return staysYoung
 	}
 	parts := strings.Split(info.Key, "/")
 	switch {
 	case parts[0] == "pointers":
-		return l.pointers[info.Key]
+		if l.pointers[info.Key] {
+			return staysState
+		}
+		return ""
 	case parts[0] == "actions" && len(parts) == 4:
-		return len(l.running) > 0 || l.hashes[parts[2]]
+		if why := l.hashes[parts[2]]; why != "" || len(l.running) == 0 {
+			return why
+		}
+		return staysRunning
 	case parts[0] == "claims":
-		return false
+		return ""
 	}
 	hash, blob := blobHash(info.Key)
-	return !blob || l.hashes[hash] // what is neither is not ours
+	if !blob {
+		return staysForeign
+	}
+	return l.hashes[hash]
 }
 
 var hashPattern = regexp.MustCompile(`[0-9a-f]{64}`)
 
 // mark follows references from the roots.
 func (s *Store) mark(ctx context.Context, before time.Time) (*liveness, error) {
-	l := &liveness{hashes: map[string]bool{}, pointers: map[string]bool{}}
+	l := &liveness{hashes: map[string]string{}, pointers: map[string]bool{}}
 	var queue []string // hashes whose manifests are still to be read
-	add := func(text string) {
+	add := func(text, why string) {
 		for _, h := range hashPattern.FindAllString(text, -1) {
-			if !l.hashes[h] {
-				l.hashes[h] = true
+			if l.hashes[h] == "" {
+				l.hashes[h] = why
 				queue = append(queue, h)
 			}
 		}
@@ -214,7 +250,7 @@ func (s *Store) mark(ctx context.Context, before time.Time) (*liveness, error) {
 		if err != nil {
 			return nil, err
 		}
-		add(text)
+		add(text, staysRun)
 		r, _, err := s.readRun(ctx, info.Key)
 		switch {
 		case err != nil:
@@ -230,29 +266,6 @@ func (s *Store) mark(ctx context.Context, before time.Time) (*liveness, error) {
 	slices.Sort(l.running)
 	l.running = slices.Compact(l.running)
 
-	for info, err := range s.backend.List(ctx, "pointers/") {
-		if err != nil {
-			return nil, err
-		}
-		text, err := s.document(ctx, info.Key, PointerVersion)
-		if err != nil {
-			return nil, err
-		}
-		if !info.Modified.Before(before) || len(l.running) > 0 || mentions(unfinished.String(), info.Key) {
-			l.pointers[info.Key] = true
-			add(text)
-		}
-	}
-
-	for info, err := range s.backend.List(ctx, "claims/") {
-		if err != nil {
-			return nil, err
-		}
-		if !info.Modified.Before(before) {
-			add(info.Key)
-		}
-	}
-
 	manifests := map[string][]string{} // keys by action key
 	for info, err := range s.backend.List(ctx, "actions/") {
 		if err != nil {
@@ -263,10 +276,37 @@ func (s *Store) mark(ctx context.Context, before time.Time) (*liveness, error) {
 			continue
 		}
 		manifests[ref.Key] = append(manifests[ref.Key], info.Key)
-		if !info.Modified.Before(before) || len(l.running) > 0 {
-			add(ref.Key)
+		switch {
+		case !info.Modified.Before(before):
+			add(ref.Key, staysYoung)
+		case len(l.running) > 0:
+			add(ref.Key, staysRunning)
 		}
 	}
+	for info, err := range s.backend.List(ctx, "pointers/") {
+		if err != nil {
+			return nil, err
+		}
+		text, err := s.document(ctx, info.Key, PointerVersion)
+		if err != nil {
+			return nil, err
+		}
+		finished := slices.ContainsFunc(hashPattern.FindAllString(info.Key, -1), func(h string) bool { return manifests[h] != nil })
+		if !info.Modified.Before(before) || !finished && (len(l.running) > 0 || mentions(unfinished.String(), info.Key)) {
+			l.pointers[info.Key] = true
+			add(text, staysState)
+		}
+	}
+
+	for info, err := range s.backend.List(ctx, "claims/") {
+		if err != nil {
+			return nil, err
+		}
+		if !info.Modified.Before(before) {
+			add(info.Key, staysYoung)
+		}
+	}
+
 	for len(queue) > 0 {
 		h := queue[len(queue)-1]
 		queue = queue[:len(queue)-1]
@@ -279,7 +319,7 @@ func (s *Store) mark(ctx context.Context, before time.Time) (*liveness, error) {
 			if err := s.unseal(key, []byte(text), &m); err != nil && text != "" {
 				l.problems = append(l.problems, err)
 			}
-			add(text)
+			add(text, l.hashes[h])
 		}
 	}
 	return l, nil

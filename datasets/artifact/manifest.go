@@ -252,6 +252,20 @@ func (s *Store) FindManifest(ctx context.Context, stage, key string) (*Manifest,
 	return s.Manifest(ctx, Ref{stage, key, newest})
 }
 
+// Current returns the newest generation of the result that ref names: a result that was found corrupt and made again is
+// read from its repaired copy. A generation that holds something else than ref does is not the same result and is left.
+func (s *Store) Current(ctx context.Context, ref Ref) (*Manifest, error) {
+	m, err := s.Manifest(ctx, ref)
+	newest, found := s.FindManifest(ctx, ref.Stage, ref.Key)
+	switch {
+	case found != nil || newest.Generation <= ref.Generation:
+		return m, err
+	case err == nil && newest.Digest() != m.Digest():
+		return m, nil
+	}
+	return newest, nil
+}
+
 // Manifests yields every manifest of a stage, of all stages when stage is empty, in order of stage, key and
 // generation as text. One that cannot be read is an error beside its Ref, and the iteration goes on.
 func (s *Store) Manifests(ctx context.Context, stage string) iter.Seq2[Ref, ManifestResult] {
