@@ -109,7 +109,7 @@ func (a *Activities) action(ctx context.Context, call Call) (artifact.Action, er
 	}
 	inputs := map[string]string{}
 	for _, role := range slices.Sorted(maps.Keys(call.Inputs)) {
-		m, err := a.Store.Manifest(ctx, call.Inputs[role])
+		m, err := a.Store.Current(ctx, call.Inputs[role])
 		if err != nil {
 			return artifact.Action{}, fmt.Errorf("input %s: %w", role, err)
 		}
@@ -153,9 +153,22 @@ func (a *Activities) runStage(ctx context.Context, call Call) (artifact.Ref, err
 	if key != call.Key {
 		return artifact.Ref{}, badData("the files that the %s stage reads changed while the run was under way; start it again", call.Stage)
 	}
-	dir, err := os.MkdirTemp(a.Scratch, call.Stage+"-")
+	manifest, err := a.make(ctx, s, action, call)
 	if err != nil {
 		return artifact.Ref{}, err
+	}
+	winner, err := a.Store.PutManifest(ctx, manifest)
+	if err != nil {
+		return artifact.Ref{}, err
+	}
+	return winner.Ref(), nil
+}
+
+// make makes a stage's result and returns its manifest, which is not stored yet.
+func (a *Activities) make(ctx context.Context, s stage, action artifact.Action, call Call) (*artifact.Manifest, error) {
+	dir, err := os.MkdirTemp(a.Scratch, call.Stage+"-")
+	if err != nil {
+		return nil, err
 	}
 	defer os.RemoveAll(dir)
 
@@ -163,7 +176,7 @@ func (a *Activities) runStage(ctx context.Context, call Call) (artifact.Ref, err
 	defer stop()
 	manifest, err := artifact.NewManifest(action)
 	if err != nil {
-		return artifact.Ref{}, err
+		return nil, err
 	}
 	manifest.Inputs, manifest.Started, manifest.Counts = call.Inputs, time.Now().UTC(), map[string]int64{}
 	j := &job{a: a, call: call, dir: dir, manifest: manifest}
@@ -174,16 +187,12 @@ func (a *Activities) runStage(ctx context.Context, call Call) (artifact.Ref, err
 	}
 	if err := s.run(ctx, j); err != nil {
 		if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
-			return artifact.Ref{}, cause
+			return nil, cause
 		}
-		return artifact.Ref{}, err
+		return nil, err
 	}
 	j.manifest.Finished = time.Now().UTC()
-	winner, err := a.Store.PutManifest(ctx, j.manifest)
-	if err != nil {
-		return artifact.Ref{}, err
-	}
-	return winner.Ref(), nil
+	return j.manifest, nil
 }
 
 // job is one running stage: what it reads, what it has put out so far, how far it is.
@@ -260,7 +269,7 @@ func (j *job) input(ctx context.Context, role string) (*artifact.Manifest, error
 	if !ok {
 		return nil, badConfig("the %s stage was called without its input %q", j.call.Stage, role)
 	}
-	return j.a.Store.Manifest(ctx, ref)
+	return j.a.Store.Current(ctx, ref)
 }
 
 func (j *job) hasInput(role string) bool { _, ok := j.call.Inputs[role]; return ok }

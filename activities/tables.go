@@ -84,7 +84,7 @@ func runTables(ctx context.Context, j *job) error {
 
 // ReadStudy reads the study of a tables manifest, with the run's dates when the run is known.
 func ReadStudy(ctx context.Context, store *artifact.Store, tables artifact.Ref, run *artifact.RunRecord) (*reports.Study, error) {
-	m, err := store.Manifest(ctx, tables)
+	m, err := store.Current(ctx, tables)
 	if err != nil {
 		return nil, err
 	}
