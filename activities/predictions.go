@@ -21,13 +21,13 @@ func runPredictions(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	template, err := chat.Lookup(p.Template)
-	if err != nil {
-		return badConfig("tokens.template: %w", err)
-	}
 	tok, err := j.tokenizer(ctx, "checkpoint")
 	if err != nil {
 		return err
+	}
+	template, err := chat.Resolve(p.Template, tok)
+	if err != nil {
+		return badConfig("tokens.template: %w", err)
 	}
 	dev, err := j.a.device(ctx, p.Device, j.call.Class)
 	if err != nil {

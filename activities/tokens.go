@@ -65,7 +65,7 @@ func runTokens(ctx context.Context, j *job) error {
 }
 
 func (j *job) tokenizeInstructions(ctx context.Context, tok *tokenizer.Tokenizer, p datasets.TokensStageParams, w *tokens.Writer) (datasets.TokensReport, error) {
-	template, err := chat.Lookup(p.Template)
+	template, err := chat.Resolve(p.Template, tok)
 	if err != nil {
 		return datasets.TokensReport{}, badConfig("tokens.template: %w", err)
 	}
