@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
@@ -90,6 +91,12 @@ func TestPublishedScoresAreReproduced(t *testing.T) {
 				}
 				if w := report.Warnings(); len(w) > 0 {
 					t.Error("complete files are warned about: ", w)
+				}
+				for _, res := range report.Results {
+					changed := slices.ContainsFunc(res.Samples, func(s Sample) bool { return s.Reason != "" })
+					if !changed && res.Compat != res.Corrected {
+						t.Errorf("%s: %v is corrected to %v without a reason", res.Dataset.Name, res.Compat, res.Corrected)
+					}
 				}
 				if samples := filepath.Join(dir, "per_sample.json"); b == LongBench {
 					compareSamples(t, report, readJSON[map[string][]float64](t, samples))

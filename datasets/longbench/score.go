@@ -185,7 +185,7 @@ func (r *Result) summarize() {
 		r.warn("%d samples failed and count in no score", r.Failed)
 	}
 	r.Compat = percent(r.compat(""))
-	r.Corrected = meanPercent(r.corrected(""))
+	r.Corrected = percent(r.corrected(""))
 	if r.Benchmark != LongBenchE {
 		return
 	}
