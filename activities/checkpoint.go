@@ -15,7 +15,8 @@ import (
 )
 
 // checkpointStage imports, pre-trains or tunes a model. Outputs: a Hugging Face directory (config.json,
-// model.safetensors, tokenizer files), metrics.jsonl, and measured: timings.json, attempts.json.
+// model.safetensors, tokenizer files), metrics.jsonl, and measured: timings.json, attempts.json,
+// parity.json (the loss-parity certificate of the first step).
 var checkpointStage = stage{name: "checkpoint", version: 1, describe: describeCheckpoint, outside: modelFiles, run: runCheckpoint}
 
 func decodeCheckpoint(raw json.RawMessage) (datasets.CheckpointParams, error) {
@@ -200,6 +201,7 @@ func (j *job) train(ctx context.Context, p datasets.CheckpointParams, model *lla
 	}()
 	err = trainer.Run(loop, planSource(plans, set), train.LoopOptions{
 		CheckpointEvery: p.Train.CheckpointEvery,
+		OnParity:        func(c train.Certificate) error { return saved.certify(ctx, c) },
 		// The save must outlive the cancellation that caused it.
 		Checkpoint: func(s *train.State) error { return saved.save(context.WithoutCancel(ctx), j, s) },
 		OnStep: func(m train.Metrics) error {

@@ -22,6 +22,8 @@ type savedState struct {
 	Record  artifact.Blob `json:"record"`
 	// Attempts tell how often the training was taken up, and what each interruption cost.
 	Attempts []Attempt `json:"attempts"`
+	// Parity is the loss-parity certificate of the first step, made before it by the first attempt.
+	Parity *train.Certificate `json:"parity,omitempty"`
 }
 
 // Attempt is one time a training was started or taken up again.
@@ -121,6 +123,14 @@ func (p *pointer) save(ctx context.Context, j *job, s *train.State) error {
 	return p.lease.Set(ctx, p.state)
 }
 
+// certify keeps the loss-parity certificate for the manifest.
+func (p *pointer) certify(ctx context.Context, c train.Certificate) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state.Parity = &c
+	return p.lease.Set(ctx, p.state)
+}
+
 // Timings are what a training cost on the machine it ran on.
 type Timings struct {
 	Device  string  `json:"device"`
@@ -161,6 +171,11 @@ func (j *job) putMetrics(ctx context.Context, history []train.Metrics, report Ba
 	}
 	if err := j.putMeasured(ctx, "timings.json", t); err != nil {
 		return err
+	}
+	if p.state.Parity != nil {
+		if err := j.putMeasured(ctx, "parity.json", p.state.Parity); err != nil {
+			return err
+		}
 	}
 	return j.putMeasured(ctx, "attempts.json", p.state.Attempts)
 }

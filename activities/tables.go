@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 
 	"github.com/longalign/longalign-go/datasets"
@@ -59,22 +60,8 @@ func runTables(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	s := &reports.Study{
-		Name: p.Name, Kind: p.Kind, Title: p.Title, Description: p.Description, Methods: p.Methods, Baseline: p.Baseline,
-		Seed: p.Seed, Resamples: p.Resamples, Marks: p.Marks, Expected: p.Expected, Missing: p.Missing, Buckets: buckets(p.Buckets),
-	}
-	if s.Data, err = j.dataSummary(ctx); err != nil {
-		return err
-	}
-	for i, c := range p.Cells {
-		cell, err := j.cellData(ctx, p, c, s.Buckets)
-		if err != nil {
-			return fmt.Errorf("cell %s: %w", c.Name, err)
-		}
-		s.Cells = append(s.Cells, cell)
-		j.report(ctx, Progress{Done: int64(i + 1), Total: int64(len(p.Cells)), Unit: "cell"})
-	}
-	if s.Stages, err = j.lineage(ctx, p); err != nil {
+	s, err := j.study(ctx, p, func(err error) error { return err })
+	if err != nil {
 		return err
 	}
 	j.count("cells", int64(len(s.Cells)))
@@ -82,7 +69,41 @@ func runTables(ctx context.Context, j *job) error {
 	return j.putMeasured(ctx, studyFile, s)
 }
 
-// ReadStudy reads the study of a tables manifest, with the run's dates when the run is known.
+// study gathers the study from the stage's inputs. An input that cannot be used is told to problem; when that returns nil, the
+// rest is gathered all the same.
+func (j *job) study(ctx context.Context, p TablesParams, problem func(error) error) (*reports.Study, error) {
+	s := &reports.Study{
+		Name: p.Name, Kind: p.Kind, Title: p.Title, Description: p.Description, Methods: p.Methods, Baseline: p.Baseline,
+		Seed: p.Seed, Resamples: p.Resamples, Marks: p.Marks, Expected: p.Expected, Missing: p.Missing, Buckets: buckets(p.Buckets),
+	}
+	var err error
+	if s.Data, err = j.dataSummary(ctx); err != nil {
+		if err := problem(fmt.Errorf("data: %w", err)); err != nil {
+			return nil, err
+		}
+	}
+	for i, c := range p.Cells {
+		cell, err := j.cellData(ctx, p, c, s.Buckets)
+		if err != nil {
+			if err := problem(fmt.Errorf("cell %s: %w", c.Name, err)); err != nil {
+				return nil, err
+			}
+		}
+		if err == nil || cell.Scores != nil {
+			s.Cells = append(s.Cells, cell)
+		}
+		j.report(ctx, Progress{Done: int64(i + 1), Total: int64(len(p.Cells)), Unit: "cell"})
+	}
+	if s.Stages, err = j.lineage(ctx, p); err != nil {
+		if err := problem(fmt.Errorf("provenance: %w", err)); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// ReadStudy reads the study of a tables manifest, with the run's dates when the run is known. What the store has lost is named
+// in the study's problems: when the study itself is gone, it is gathered again from what is left.
 func ReadStudy(ctx context.Context, store *artifact.Store, tables artifact.Ref, run *artifact.RunRecord) (*reports.Study, error) {
 	m, err := store.Current(ctx, tables)
 	if err != nil {
@@ -92,15 +113,63 @@ func ReadStudy(ctx context.Context, store *artifact.Store, tables artifact.Ref, 
 	if !ok {
 		return nil, fmt.Errorf("%s holds no %s; it was made by another version of longalign: run the study again", tables, studyFile)
 	}
-	var s reports.Study
-	if err := store.ReadJSON(ctx, out.Blob, &s); err != nil {
-		return nil, err
+	s := &reports.Study{}
+	if err := store.ReadJSON(ctx, out.Blob, s); err != nil {
+		if s, err = gatherStudy(ctx, store, m, err); err != nil {
+			return nil, err
+		}
 	}
 	s.Stages = append(s.Stages, reports.StageUse{Manifest: m})
 	if run != nil {
 		s.ID, s.Started, s.Finished, s.Status, s.Code, s.Spec = run.ID, run.Started, run.Finished, run.Status, run.Code, run.Spec
+		s.Problems = append(s.Problems, recordProblems(ctx, store, s, run)...)
 	}
-	return &s, nil
+	return s, nil
+}
+
+// gatherStudy makes a study from the inputs of a tables manifest whose own output cannot be read, as far as they can be.
+func gatherStudy(ctx context.Context, store *artifact.Store, m *artifact.Manifest, lost error) (*reports.Study, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	p, err := decodeParams[TablesParams](m.Params)
+	if err != nil {
+		return nil, errors.Join(lost, err)
+	}
+	dir, err := os.MkdirTemp("", "longalign-study-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	j := &job{a: &Activities{Store: store, Scratch: dir}, call: Call{Stage: m.Stage, Params: m.Params, Inputs: m.Inputs}, dir: dir, manifest: &artifact.Manifest{Counts: map[string]int64{}}}
+	problems := []string{fmt.Sprintf("%s of %s: %v; the report is made from what it was made from", studyFile, m.Ref(), lost)}
+	s, err := j.study(ctx, p, func(err error) error {
+		problems = append(problems, err.Error())
+		return ctx.Err()
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.Problems = problems
+	return s, nil
+}
+
+// recordProblems says which results of a run the store no longer has, and which the run's record does not know of.
+func recordProblems(ctx context.Context, store *artifact.Store, s *reports.Study, run *artifact.RunRecord) []string {
+	var problems []string
+	listed := map[string]bool{}
+	for _, ref := range run.Refs() {
+		listed[ref.Stage+ref.Key] = true
+		if _, err := store.Current(ctx, ref); err != nil {
+			problems = append(problems, fmt.Sprintf("%s, which the run used: %v", ref, err))
+		}
+	}
+	for _, use := range s.Stages {
+		if ref := use.Manifest.Ref(); !listed[ref.Stage+ref.Key] {
+			problems = append(problems, fmt.Sprintf("the run's record does not list %s, from which its numbers were made", ref))
+		}
+	}
+	return problems
 }
 
 // buckets turns the lengths at which ranges begin into ranges.

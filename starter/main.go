@@ -78,7 +78,7 @@ machines, and is never computed twice.`,
 	}
 	add("runs", newRunCommand(), newDevCommand(), newStatusCommand(), newCancelCommand(), newResumeCommand())
 	add("store", newListCommand(), newExplainCommand(), newReportCommand(), newGetCommand())
-	add("local", newTokenizeCommand(), newPlanCommand(), newTrainCommand(), newGenerateCommand(), newCorrelateCommand(), newVersionCommand())
+	add("local", newTokenizeCommand(), newPlanCommand(), newScoreCommand(), newTrainCommand(), newGenerateCommand(), newServeCommand(), newBenchCommand(), newCorrelateCommand(), newVersionCommand())
 	return root
 }
 

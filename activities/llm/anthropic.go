@@ -1,0 +1,92 @@
+package llm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/anthropics/anthropic-sdk-go"
+	"github.com/anthropics/anthropic-sdk-go/option"
+	
+
+	"github.com/longalign/longalign-go/datasets"
+)
+
+// claude asks Anthropic's messages API.
+type claude struct {
+	params   datasets.EndpointParams
+	messages anthropic.MessageService
+}
+
+func newAnthropic(p datasets.EndpointParams, client *http.Client) *claude {
+	base := p.BaseURL
+	if base == "" {
+		base = "https://api.anthropic.com"
+	}
+	// The service alone takes nothing from the environment, which anthropic.NewClient would. Retries are counted here.
+	return &claude{p, anthropic.NewMessageService(option.WithBaseURL(base), option.WithHTTPClient(client), option.WithMaxRetries(0))}
+}
+
+func (c *claude) complete(ctx context.Context, key string, messages []datasets.Message) (datasets.TeacherReply, error) {
+	body := anthropic.MessageNewParams{Model: anthropic.Model(c.params.Model), MaxTokens: int64(c.params.MaxTokens)}
+	if c.params.Temperature != nil {
+		body.Temperature = anthropic.Float(*c.params.Temperature)
+	}
+	if c.params.TopP != nil {
+		body.TopP = anthropic.Float(*c.params.TopP)
+	}
+	for _, m := range messages {
+		switch m.Role {
+		case datasets.RoleSystem:
+			body.System = append(body.System, anthropic.TextBlockParam{Text: m.Content})
+		case datasets.RoleAssistant:
+			body.Messages = append(body.Messages, anthropic.NewAssistantMessage(anthropic.NewTextBlock(m.Content)))
+		default:
+			body.Messages = append(body.Messages, anthropic.NewUserMessage(anthropic.NewTextBlock(m.Content)))
+		}
+	}
+	var options []option.RequestOption
+	if key != "" {
+		options = append(options, option.WithAPIKey(key))
+	}
+	// The service's own limit for requests that are not streamed is derived from max_tokens; the endpoint's timeout stands instead.
+	options = append(options, option.WithRequestTimeout(c.params.RequestTimeout()))
+	r, err := c.messages.New(ctx, body, options...)
+	if err != nil {
+		var api *anthropic.Error
+		if errors.As(err, &api) {
+			var header http.Header
+			if api.Response != nil {
+				header = api.Response.Header
+			}
+			var said struct{ Error struct{ Message string } }
+			if json.Unmarshal([]byte(api.RawJSON()), &said) != nil || said.Error.Message == "" {
+				said.Error.Message = api.RawJSON()
+			}
+			return datasets.TeacherReply{}, statusError(api.StatusCode, header, said.Error.Message)
+		}
+		return datasets.TeacherReply{}, err
+	}
+	var text strings.Builder
+	for _, b := range r.Content {
+		if b.Type == "text" {
+			text.WriteString(b.Text)
+		}
+	}
+	if len(r.Content) == 0 && r.StopReason == "" {
+		return datasets.TeacherReply{}, &CallError{Problem: Malformed, Message: "the reply has no content"}
+	}
+	reply := datasets.TeacherReply{
+		Text: text.String(), Finish: finishStop, OutputTokens: int(r.Usage.OutputTokens),
+		InputTokens: int(r.Usage.InputTokens + r.Usage.CacheCreationInputTokens + r.Usage.CacheReadInputTokens),
+	}
+	switch r.StopReason {
+	case anthropic.StopReasonMaxTokens, anthropic.StopReasonModelContextWindowExceeded:
+		reply.Finish = finishLength
+	case anthropic.StopReasonRefusal:
+		reply.Finish = finishRefusal
+	}
+	return reply, nil
+}

@@ -1,0 +1,350 @@
+// Package llm asks language models over HTTP: OpenAI-compatible services and Anthropic's. It stands behind
+// datasets.Teacher for the instructions stage.
+//
+// Order of one request: journal → budget → limits → HTTP, again after what may mend itself → journal.
+//
+//	Pool      one Endpoint for each configuration of a process, so that all stages share its limits
+//	Endpoint  a model at an address: key, limits, retries
+//	Teacher   an Endpoint with a journal in the artifact store and a budget
+//
+// Prices are USD for a million tokens, costs USD. Every problem of every request is counted by kind (the Problem constants).
+//
+// A reply is stored under instructions.RequestKey the moment it is there. Whoever asks the same again, after a crash or in another run,
+// gets the stored reply: only requests under way when a process was killed are sent again, and they are counted.
+//
+// Secrets are read from the environment or a file for each request and are in nothing that this package returns: texts of
+// errors and replies are cleaned of them.
+package llm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/longalign/longalign-go/datasets"
+)
+
+// Problem is what went wrong with a request, in a report's words.
+type Problem string
+
+// The problems.
+const (
+	RateLimited Problem = "rate limited" // 429; tried again when the service says
+	ServerError Problem = "server error" // 408, 409 and 5xx; tried again
+	TimedOut    Problem = "timed out"    // no reply within the endpoint's timeout; tried again
+	Unreachable Problem = "unreachable"  // no connection, or one that broke; tried again
+	Malformed   Problem = "malformed"    // a reply that is none; tried again
+	Rejected    Problem = "rejected"     // this request cannot be served, for example as too long; not tried again
+	Denied      Problem = "denied"       // key, model or account; no request can be served
+)
+
+// CallError is a request that got no reply that can be used.
+type CallError struct {
+	Problem Problem
+	Status  int           // HTTP status, 0 without a response
+	Message string        // the service's, without secrets
+	After   time.Duration // when the service said to come back; 0 when it did not
+	Tries   int
+}
+
+// Error reads "the endpoint rejected the request (400): …".
+func (e *CallError) Error() string {
+	var b strings.Builder
+	b.WriteString("request " + string(e.Problem))
+	if e.Status != 0 {
+		fmt.Fprintf(&b, " (status %d)", e.Status)
+	}
+	if e.Tries > 1 {
+		fmt.Fprintf(&b, " after %d tries", e.Tries)
+	}
+	if e.Message != "" {
+		b.WriteString(": " + e.Message)
+	}
+	return b.String()
+}
+
+// Fatal tells that no request to the endpoint can succeed until a person changes something.
+func (e *CallError) Fatal() bool { return e.Problem == Denied }
+
+// Waits tells that the same request may succeed later.
+func (e *CallError) Waits() bool {
+	switch e.Problem {
+	case RateLimited, ServerError, TimedOut, Unreachable:
+		return true
+	}
+	return false
+}
+
+// completer is one service's way to be asked once. It returns *CallError for what the service answers.
+type completer interface {
+	complete(ctx context.Context, key string, messages []datasets.Message) (datasets.TeacherReply, error)
+}
+
+// Endpoint is a model at an address. It is safe for concurrent use.
+type Endpoint struct {
+	params datasets.EndpointParams
+	client completer
+	limits *limits
+	slots  chan struct{} // one for each request that may be under way
+	// first and tries are the wait before the second try, and how many there are.
+	first time.Duration
+	tries int
+}
+
+// defaultTries, with waits that double from a second to a minute, outlast some minutes of trouble. Longer ones are waited
+// out by the workflow, which can say so.
+const defaultTries = 8
+
+// Open prepares an endpoint, with share of its limits (1: all). It reads the key once, to say early when it is not there.
+func Open(p datasets.EndpointParams, share float64) (*Endpoint, error) {
+	p = p.Defaults()
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	e := &Endpoint{params: p, limits: newLimits(p, share), slots: make(chan struct{}, p.Concurrency), first: time.Second, tries: defaultTries}
+	if _, err := e.key(); err != nil {
+		return nil, err
+	}
+	client := &http.Client{Transport: &transport{http.DefaultTransport, e.limits}}
+	if p.Kind == datasets.EndpointAnthropic {
+		e.client = newAnthropic(p, client)
+	} else {
+		e.client = newOpenAI(p, client)
+	}
+	return e, nil
+}
+
+// Params returns the endpoint's parameters with defaults filled in.
+func (e *Endpoint) Params() datasets.EndpointParams { return e.params }
+
+// KeyError is an API key that is not where the endpoint says.
+type KeyError struct{ Where, Reason string }
+
+func (e *KeyError) Error() string {
+	return fmt.Sprintf("API key: %s %s; set it where the worker runs", e.Where, e.Reason)
+}
+
+// key reads the secret. It does so for each request, so that a replaced key is used at once.
+func (e *Endpoint) key() (string, error) {
+	switch {
+	case e.params.KeyEnv != "":
+		k := strings.TrimSpace(os.Getenv(e.params.KeyEnv))
+		if k == "" {
+			return "", &KeyError{"environment variable " + e.params.KeyEnv, "is not set"}
+		}
+		return k, nil
+	case e.params.KeyFile != "":
+		b, err := os.ReadFile(e.params.KeyFile)
+		if err != nil {
+			return "", &KeyError{"file " + e.params.KeyFile, "cannot be read"}
+		}
+		k := strings.TrimSpace(string(b))
+		if k == "" || strings.ContainsAny(k, "\r\n") {
+			return "", &KeyError{"file " + e.params.KeyFile, "is not one line with the key"}
+		}
+		return k, nil
+	}
+	return "", nil
+}
+
+// Ask sends a conversation and returns the reply. What may mend itself is tried again, with growing waits or when the service
+// said; count is told of every problem, and sent is called before every try.
+func (e *Endpoint) Ask(ctx context.Context, messages []datasets.Message, sent func(), count func(Problem)) (datasets.TeacherReply, error) {
+	select {
+	case e.slots <- struct{}{}:
+		defer func() { <-e.slots }()
+	case <-ctx.Done():
+		return datasets.TeacherReply{}, ctx.Err()
+	}
+	tries, malformed := 0, 0
+	policy := backoff.NewExponentialBackOff()
+	policy.InitialInterval, policy.MaxInterval = e.first, 60*e.first
+	reply, err := backoff.Retry(ctx, func() (datasets.TeacherReply, error) {
+		tries++
+		reply, err := e.once(ctx, messages, sent)
+		var call *CallError
+		if !errors.As(err, &call) {
+			if err != nil {
+				err = backoff.Permanent(err)
+			}
+			return reply, err
+		}
+		call.Tries = tries
+		count(call.Problem)
+		if call.Problem == Malformed {
+			malformed++
+		}
+		switch {
+		case call.Problem == Malformed && malformed < 3, call.Waits():
+			if call.After > 0 {
+				// The limits hold back every request until then; this one joins the queue.
+				return reply, &backoff.RetryAfterError{Duration: min(call.After, e.first)}
+			}
+			return reply, call
+		}
+		return reply, backoff.Permanent(call)
+	}, backoff.WithBackOff(policy), backoff.WithMaxTries(uint(e.tries)), backoff.WithMaxElapsedTime(0))
+	var permanent *backoff.PermanentError
+	if errors.As(err, &permanent) {
+		err = permanent.Unwrap()
+	}
+	var after *backoff.RetryAfterError
+	if errors.As(err, &after) { // it hides what the service said last
+		err = &CallError{Problem: RateLimited, Message: "the service kept asking to come back later", Tries: tries}
+	}
+	return reply, err
+}
+
+func (e *Endpoint) once(ctx context.Context, messages []datasets.Message, sent func()) (datasets.TeacherReply, error) {
+	key, err := e.key()
+	if err != nil {
+		return datasets.TeacherReply{}, err
+	}
+	estimate := estimateTokens(messages) + e.params.MaxTokens
+	if err := e.limits.wait(ctx, estimate); err != nil {
+		return datasets.TeacherReply{}, err
+	}
+	sent()
+	timed, cancel := context.WithTimeout(ctx, e.params.RequestTimeout())
+	defer cancel()
+	reply, err := e.client.complete(timed, key, messages)
+	if err == nil {
+		e.limits.correct(estimate, reply.InputTokens+reply.OutputTokens)
+		reply.Text = clean(reply.Text, key)
+		return reply, nil
+	}
+	if ctx.Err() != nil {
+		return reply, ctx.Err()
+	}
+	call := transportError(err)
+	call.Message = clean(call.Message, key)
+	if call.Problem == RateLimited {
+		e.limits.pause(call.After)
+	}
+	return reply, call
+}
+
+// clean removes a key that a service repeats.
+func clean(text, key string) string {
+	if key == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, key, "[key]")
+}
+
+// transportError finds out why there was no answer.
+func transportError(err error) *CallError {
+	var call *CallError
+	var timeout net.Error
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &call):
+		return call
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		return &CallError{Problem: TimedOut, Message: "no reply within the endpoint's timeout"}
+	case errors.As(err, &syntax), errors.As(err, &kind):
+		return &CallError{Problem: Malformed, Message: err.Error()}
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.As(err, &timeout):
+		return &CallError{Problem: Unreachable, Message: err.Error()}
+	case strings.Contains(err.Error(), "error parsing response"), strings.Contains(err.Error(), "expected destination type"), strings.Contains(err.Error(), "invalid character"):
+		// The SDKs have no type for a body that is not what they expect.
+		return &CallError{Problem: Malformed, Message: err.Error()}
+	}
+	return &CallError{Problem: Unreachable, Message: err.Error()}
+}
+
+// statusError is what an HTTP status of 400 or more means.
+func statusError(status int, header http.Header, message string) *CallError {
+	e := &CallError{Status: status, Message: short(message), After: retryAfter(header, time.Now())}
+	lower := strings.ToLower(message)
+	switch {
+	case status == http.StatusTooManyRequests && (strings.Contains(lower, "insufficient_quota") || strings.Contains(lower, "credit balance")):
+		e.Problem = Denied
+	case status == http.StatusTooManyRequests:
+		e.Problem = RateLimited
+	case status == http.StatusRequestTimeout, status == http.StatusConflict, status >= 500:
+		e.Problem = ServerError
+	case status == http.StatusUnauthorized, status == http.StatusPaymentRequired, status == http.StatusForbidden, status == http.StatusNotFound, status == http.StatusMethodNotAllowed:
+		e.Problem = Denied
+	default:
+		e.Problem = Rejected
+	}
+	return e
+}
+
+func short(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > 400 {
+		s = strings.ToValidUTF8(s[:400], "") + " …"
+	}
+	return s
+}
+
+// transport shows the responses' headers to the limits, and bounds bodies.
+type transport struct {
+	base   http.RoundTripper
+	limits *limits
+}
+
+const maxBody = 64 << 20
+
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.base.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	t.limits.observe(resp.Header, time.Now())
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(resp.Body, maxBody), resp.Body}
+	return resp, nil
+}
+
+// Pool keeps one Endpoint for each configuration, so that all requests of a process share its limits. The zero Pool is ready to use.
+type Pool struct {
+	// Share is this process's part of the endpoints' requests and tokens a minute; 0 means 1, all of them.
+	Share float64
+
+	mu   sync.Mutex
+	open map[string]*Endpoint
+}
+
+// Endpoint returns the endpoint of that configuration, opening it at first.
+func (p *Pool) Endpoint(params datasets.EndpointParams) (*Endpoint, error) {
+	params = params.Defaults()
+	name, err := json.Marshal(params)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.open[string(name)]; e != nil {
+		return e, nil
+	}
+	share := p.Share
+	if share == 0 {
+		share = 1
+	}
+	e, err := Open(params, share)
+	if err != nil {
+		return nil, err
+	}
+	if p.open == nil {
+		p.open = map[string]*Endpoint{}
+	}
+	p.open[string(name)] = e
+	return e, nil
+}

@@ -1,0 +1,136 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/datasets/artifact"
+)
+
+// Cost says what making a result again would take besides processor time: "" for nothing, else a
+// teacher, a training or a model on a device.
+func Cost(stage string, params json.RawMessage) string {
+	switch stage {
+	case "instructions":
+		p, err := decodeParams[datasets.InstructionsParams](params)
+		if err != nil || p.Teacher != "offline" {
+			return "a teacher"
+		}
+	case "predictions":
+		return "a model on a device"
+	case "checkpoint":
+		p, err := decodeCheckpoint(params)
+		if err != nil || p.Objective != datasets.ObjectiveImport {
+			return "a training"
+		}
+	}
+	return ""
+}
+
+// NotReproducibleError says that a result cannot be made again from what is known of it.
+type NotReproducibleError struct {
+	Ref    artifact.Ref
+	Reason string
+}
+
+// Error says why.
+func (e *NotReproducibleError) Error() string {
+	return fmt.Sprintf("%s cannot be made again here: %s", e.Ref, e.Reason)
+}
+
+// recomputation makes stored results again. The run it is for knows what manifests leave out on
+// purpose: the paths of what was read from outside of the store.
+type recomputation struct {
+	a   *Activities
+	run *artifact.RunRecord
+}
+
+// again makes the result of m again, from the inputs it was made from, and returns the manifest of what came out,
+// not stored.
+func (r recomputation) again(ctx context.Context, m *artifact.Manifest) (*artifact.Manifest, error) {
+	s, err := stageNamed(m.Stage)
+	if err != nil {
+		return nil, err
+	}
+	if s.version != m.StageVersion {
+		return nil, &NotReproducibleError{m.Ref(), fmt.Sprintf("version %d of its stage made it, this program has version %d", m.StageVersion, s.version)}
+	}
+	call := Call{Stage: m.Stage, Inputs: m.Inputs, Key: m.Key}
+	var described artifact.Action
+	if err := json.Unmarshal(m.ActionKeyInput, &described); err != nil {
+		return nil, fmt.Errorf("%s: action: %w", m.Ref(), err)
+	}
+	call.Class = described.DeviceClass
+	var reason error
+	for _, params := range r.params(m) {
+		call.Params = params
+		action, err := r.a.action(ctx, call)
+		if err != nil {
+			reason = err
+			continue
+		}
+		key, _, err := action.Key()
+		if err != nil {
+			return nil, err
+		}
+		if key != m.Key {
+			reason = errors.New("its inputs are no longer the same: files outside of the store, or a result made anew with another outcome")
+			continue
+		}
+		return r.a.make(ctx, s, action, call)
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return nil, &NotReproducibleError{m.Ref(), reason.Error()}
+}
+
+// params are the parameters the result may have been asked for with: the manifest's, and, with paths, those of the run.
+func (r recomputation) params(m *artifact.Manifest) []json.RawMessage {
+	all := []json.RawMessage{m.Params}
+	if r.run == nil {
+		return all
+	}
+	var spec struct {
+		Documents, Tokenizer, Model json.RawMessage
+	}
+	if json.Unmarshal(r.run.Spec, &spec) != nil {
+		return all
+	}
+	with := func(p json.RawMessage) {
+		if p != nil {
+			all = append([]json.RawMessage{p}, all...)
+		}
+	}
+	switch m.Stage {
+	case "documents":
+		with(spec.Documents)
+	case "tokenizer":
+		with(spec.Tokenizer)
+	case "checkpoint":
+		var p map[string]json.RawMessage
+		if spec.Model != nil && json.Unmarshal(m.Params, &p) == nil && p["model"] != nil {
+			p["model"] = spec.Model
+			with(mustMarshal(p))
+		}
+	}
+	return all
+}
+
+// aside returns activities that read the store and write elsewhere: to a directory that remove removes.
+func (a *Activities) aside() (copyOf *Activities, remove func() error, err error) {
+	dir, err := os.MkdirTemp(a.Scratch, "aside-")
+	if err != nil {
+		return nil, nil, err
+	}
+	top, err := artifact.NewDirectory(dir)
+	if err != nil {
+		return nil, nil, errors.Join(err, os.RemoveAll(dir))
+	}
+	store := artifact.New(artifact.Overlay(a.Store.Backend(), top), a.Store.URI())
+	return &Activities{Store: store, OpenDevice: a.OpenDevice, Scratch: a.Scratch}, func() error { return os.RemoveAll(dir) }, nil
+}

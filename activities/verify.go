@@ -1,0 +1,293 @@
+package activities
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/longalign/longalign-go/datasets/artifact"
+)
+
+// VerifyOptions says what is verified of a run, and what is mended.
+type VerifyOptions struct {
+	// Derived recomputes what follows from stored results, instead of hashing every stored byte.
+	Derived bool
+	// Repair makes again what is not as it should be, as new generations.
+	Repair bool
+	// Costly lets a repair ask teachers, train, and run models. Without it only what costs nothing is made again.
+	Costly bool
+	// Progress, if not nil, is told what is being looked at.
+	Progress func(string)
+}
+
+// Finding is one result that is not what it should be, or that could not be checked.
+type Finding struct {
+	Ref    artifact.Ref `json:"ref"`
+	Cells  []string     `json:"cells,omitempty"`  // those that used it
+	Output string       `json:"output,omitempty"` // empty: the manifest, or several
+	// Problem says what is wrong; Differences name each value that does not match.
+	Problem     string   `json:"problem"`
+	Differences []string `json:"differences,omitempty"`
+	// Repaired names the generation that is whole; Repair says why there is none, or what remains to be done.
+	Repaired *artifact.Ref `json:"repaired,omitempty"`
+	Repair   string        `json:"repair,omitempty"`
+}
+
+// Verification is what was verified of a run, and what was found.
+type Verification struct {
+	Run       string `json:"run"`
+	Level     string `json:"level"`
+	Manifests int    `json:"manifests"`
+	Blobs     int    `json:"blobs,omitempty"`
+	Bytes     int64  `json:"bytes,omitempty"`
+	// Recomputed counts the results that were made again and compared.
+	Recomputed int `json:"recomputed,omitempty"`
+	// Findings are what does not match; Unchecked what could not be recomputed, with the reason.
+	Findings  []Finding `json:"findings"`
+	Unchecked []Finding `json:"unchecked,omitempty"`
+}
+
+// Good tells whether everything matches or has been repaired.
+func (v *Verification) Good() bool {
+	return !slices.ContainsFunc(v.Findings, func(f Finding) bool { return f.Repaired == nil })
+}
+
+// Verify checks the results of a run: their bytes, or, for derived ones, that they follow from what they were made from.
+func (a *Activities) Verify(ctx context.Context, run *artifact.RunRecord, o VerifyOptions) (*Verification, error) {
+	if o.Progress == nil {
+		o.Progress = func(string) {}
+	}
+	v := &Verification{Run: run.ID, Level: "bytes", Findings: []Finding{}}
+	var err error
+	if o.Derived {
+		v.Level = "derived"
+		err = a.verifyDerived(ctx, run, o, v)
+	} else {
+		err = a.verifyBytes(ctx, run, o, v)
+	}
+	return v, err
+}
+
+func (a *Activities) verifyBytes(ctx context.Context, run *artifact.RunRecord, o VerifyOptions, v *Verification) error {
+	refs := run.Refs()
+	report, err := a.Store.Verify(ctx, refs, func(r artifact.VerifyReport) {
+		o.Progress(fmt.Sprintf("%d results, %d blobs, %d MiB", r.Manifests, r.Blobs, r.Bytes>>20))
+	})
+	if err != nil {
+		return err
+	}
+	v.Manifests, v.Blobs, v.Bytes = report.Manifests, report.Blobs, report.Bytes
+	cells := cellsOf(run)
+	// A result that lost several outputs is one finding each, and is repaired once, what it was made from before it.
+	slices.SortStableFunc(report.Failures, func(x, y artifact.VerifyFailure) int {
+		return slices.Index(Stages, x.Ref.Stage) - slices.Index(Stages, y.Ref.Stage)
+	})
+	repaired := map[artifact.Ref]Finding{}
+	for _, f := range report.Failures {
+		finding := Finding{Ref: f.Ref, Cells: cells[f.Ref], Output: f.Output, Problem: f.Error}
+		outcome, ok := repaired[f.Ref]
+		if !ok {
+			outcome = a.mend(ctx, run, f.Ref, o)
+			repaired[f.Ref] = outcome
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		finding.Repaired, finding.Repair = outcome.Repaired, outcome.Repair
+		v.Findings = append(v.Findings, finding)
+	}
+	return nil
+}
+
+// mend finds a whole generation of a damaged result, or makes one.
+func (a *Activities) mend(ctx context.Context, run *artifact.RunRecord, ref artifact.Ref, o VerifyOptions) Finding {
+	if m, err := a.Store.Current(ctx, ref); err == nil && m.Generation > ref.Generation && a.whole(ctx, m) == nil {
+		found := m.Ref()
+		return Finding{Repaired: &found, Repair: "an earlier repair"}
+	}
+	m, err := a.Store.Manifest(ctx, ref)
+	if err != nil {
+		return Finding{Repair: "its manifest says how it was made and cannot be read: move the damaged object away and start the run again, which makes it anew"}
+	}
+	if cost := Cost(m.Stage, m.Params); cost != "" && !o.Costly {
+		return Finding{Repair: fmt.Sprintf("making it again takes %s: starter verify %s --repair --costly, or start the run again", cost, run.ID)}
+	}
+	if !o.Repair {
+		return Finding{Repair: fmt.Sprintf("starter verify %s --repair makes it again", run.ID)}
+	}
+	o.Progress("making " + ref.String() + " again")
+	again, err := recomputation{a, run}.again(ctx, m)
+	if err != nil {
+		return Finding{Repair: err.Error()}
+	}
+	if again.Digest() != m.Digest() {
+		return Finding{Repair: "made again, it came out different, so the damaged one cannot be replaced by it: start the run again"}
+	}
+	stored, err := a.putGeneration(ctx, m, again)
+	if err != nil {
+		return Finding{Repair: err.Error()}
+	}
+	return Finding{Repaired: stored, Repair: "made again"}
+}
+
+// putGeneration stores a result that was made again beside all there are.
+func (a *Activities) putGeneration(ctx context.Context, old, again *artifact.Manifest) (*artifact.Ref, error) {
+	newest := old
+	if m, err := a.Store.FindManifest(ctx, old.Stage, old.Key); err == nil {
+		newest = m
+	}
+	next := newest.NextGeneration()
+	next.Inputs, next.Outputs, next.Counts, next.Notes, next.Warnings, next.Flags, next.Ledger = again.Inputs, again.Outputs, again.Counts, again.Notes, again.Warnings, again.Flags, again.Ledger
+	next.Started, next.Finished, next.Workflow = again.Started, again.Finished, artifact.Workflow{}
+	stored, err := a.Store.PutManifest(ctx, next)
+	if err != nil {
+		return nil, err
+	}
+	ref := stored.Ref()
+	return &ref, nil
+}
+
+// whole checks every output of a result.
+func (a *Activities) whole(ctx context.Context, m *artifact.Manifest) error {
+	for _, o := range m.Outputs {
+		if err := a.Store.CheckBlob(ctx, o.Blob); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyDerived makes again, apart from the store, whatever costs nothing to make, and compares.
+func (a *Activities) verifyDerived(ctx context.Context, run *artifact.RunRecord, o VerifyOptions, v *Verification) error {
+	manifests, err := a.closure(ctx, run, v)
+	if err != nil {
+		return err
+	}
+	cells := cellsOf(run)
+	aside, remove, err := a.aside()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	for _, m := range manifests {
+		v.Manifests++
+		f := Finding{Ref: m.Ref(), Cells: cells[m.Ref()]}
+		if cost := Cost(m.Stage, m.Params); cost != "" {
+			f.Problem = "making it again takes " + cost
+			v.Unchecked = append(v.Unchecked, f)
+			continue
+		}
+		o.Progress("recomputing " + m.Ref().String())
+		again, err := recomputation{aside, run}.again(ctx, m)
+		var impossible *NotReproducibleError
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.As(err, &impossible):
+			f.Problem = impossible.Reason
+			v.Unchecked = append(v.Unchecked, f)
+			continue
+		case err != nil:
+			f.Problem = err.Error()
+			f.Repair = fmt.Sprintf("starter verify %s finds damaged bytes", run.ID)
+			v.Findings = append(v.Findings, f)
+			continue
+		}
+		v.Recomputed++
+		if f.Differences, err = differences(ctx, a.Store, aside.Store, m, again); err != nil {
+			f.Problem = err.Error()
+		} else if len(f.Differences) > 0 {
+			f.Problem = fmt.Sprintf("%d values do not follow from what it was made from", len(f.Differences))
+		} else {
+			continue
+		}
+		f.Repair = fmt.Sprintf("starter verify %s --level derived --repair makes it again", run.ID)
+		if o.Repair {
+			f.Repaired, f.Repair = a.replace(ctx, run, m)
+		}
+		v.Findings = append(v.Findings, f)
+	}
+	return nil
+}
+
+// replace stores a result that does not follow from its inputs as a new generation that does.
+func (a *Activities) replace(ctx context.Context, run *artifact.RunRecord, m *artifact.Manifest) (*artifact.Ref, string) {
+	again, err := recomputation{a, run}.again(ctx, m)
+	if err != nil {
+		return nil, err.Error()
+	}
+	stored, err := a.putGeneration(ctx, m, again)
+	switch {
+	case err != nil:
+		return nil, err.Error()
+	case again.Digest() == m.Digest():
+		return stored, "made again"
+	}
+	// Who reads the run by its record still finds the old one, and so must keep hearing of it.
+	return nil, fmt.Sprintf("made again as %s, which is another result: start the run again, and what was made from the old one is made anew", stored)
+}
+
+// closure returns all results of a run and what they were made from, inputs first. Unreadable ones are findings.
+func (a *Activities) closure(ctx context.Context, run *artifact.RunRecord, v *Verification) ([]*artifact.Manifest, error) {
+	var all []*artifact.Manifest
+	seen := map[artifact.Ref]bool{}
+	cells := cellsOf(run)
+	var visit func(ref artifact.Ref) error
+	visit = func(ref artifact.Ref) error {
+		if seen[ref] {
+			return nil
+		}
+		seen[ref] = true
+		m, err := a.Store.Current(ctx, ref)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			v.Findings = append(v.Findings, Finding{Ref: ref, Cells: cells[ref], Problem: err.Error()})
+			return nil
+		}
+		for _, role := range slices.Sorted(maps.Keys(m.Inputs)) {
+			if err := visit(m.Inputs[role]); err != nil {
+				return err
+			}
+		}
+		all = append(all, m)
+		return nil
+	}
+	for _, ref := range run.Refs() {
+		if err := visit(ref); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// cellsOf lists for each result the cells that used it.
+func cellsOf(run *artifact.RunRecord) map[artifact.Ref][]string {
+	cells := map[artifact.Ref][]string{}
+	for _, call := range run.Stages {
+		if call.Cell != "" && !slices.Contains(cells[call.Ref], call.Cell) {
+			cells[call.Ref] = append(cells[call.Ref], call.Cell)
+		}
+	}
+	return cells
+}
+
+// readOutput reads a JSON output of a manifest.
+func readOutput(ctx context.Context, s *artifact.Store, m *artifact.Manifest, name string, v any) error {
+	out, ok := m.Output(name)
+	if !ok {
+		return fmt.Errorf("%s holds no %s", m.Ref(), name)
+	}
+	return s.ReadJSON(ctx, out.Blob, v)
+}
+
+// rawOutput is readOutput for values that are compared as they are.
+func rawOutput(ctx context.Context, s *artifact.Store, m *artifact.Manifest, name string) (json.RawMessage, error) {
+	var raw json.RawMessage
+	err := readOutput(ctx, s, m, name, &raw)
+	return raw, err
+}
