@@ -158,6 +158,9 @@ func (s *stages) cells(ctx workflow.Context, in *StudyInput, batch []Cell, score
 				scored[cell.Name] = done
 				return
 			}
+			if ctx.Err() != nil && temporal.IsCanceledError(err) {
+				return // the run was cancelled, which is no failure of the cell
+			}
 			if *firstErr == nil {
 				*firstErr = err
 			}

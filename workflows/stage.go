@@ -14,21 +14,21 @@ import (
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/longalign/longalign-go/activities"
+	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/artifact"
 )
 
 // stages makes stage results for one run. Cells of a study that ask for the same result share one future.
 type stages struct {
-	name       string // the run's name, for search attributes
-	model      string
-	class      string // device class, asked for once
-	classKnown workflow.Future
-	shared     map[string]workflow.Future
-	progress   *progress
+	name     string // the run's name, for search attributes
+	model    string
+	classes  map[string]workflow.Future // device classes by the device's name, each asked for once
+	shared   map[string]workflow.Future
+	progress *progress
 }
 
 func newStages(ctx workflow.Context, spec Spec) *stages {
-	return &stages{name: spec.Name, model: spec.modelName(), shared: map[string]workflow.Future{}, progress: newProgress(ctx)}
+	return &stages{name: spec.Name, model: spec.modelName(), classes: map[string]workflow.Future{}, shared: map[string]workflow.Future{}, progress: newProgress(ctx)}
 }
 
 // do returns the result of a stage for a cell: from the store, from another cell or run that
@@ -42,7 +42,7 @@ func (s *stages) do(ctx workflow.Context, cell Cell, stage, role string, params 
 	}
 	call := activities.Call{Stage: stage, Params: raw, Inputs: inputs, Label: cell.Name}
 	if QueueOf(stage) == QueueGPU {
-		if call.Class, err = s.deviceClass(ctx, cell); err != nil {
+		if call.Class, err = s.deviceClass(ctx, deviceOf(params)); err != nil {
 			return artifact.Ref{}, err
 		}
 	}
@@ -194,11 +194,26 @@ func failureDetails(err error) string {
 	return "Failed: " + err.Error()
 }
 
-// deviceClass asks a gpu worker once which class its device has: results differ by it, so keys contain it.
-func (s *stages) deviceClass(ctx workflow.Context, cell Cell) (string, error) {
-	if s.classKnown == nil {
+// deviceOf is the device that a stage on the gpu queue opens.
+func deviceOf(params any) string {
+	switch p := params.(type) {
+	case datasets.CheckpointParams:
+		if p.Train != nil {
+			return p.Train.Device
+		}
+	case datasets.PredictionsStageParams:
+		return p.Device
+	}
+	return "auto"
+}
+
+// deviceClass asks a gpu worker once which class a device has: results differ by it, so keys contain it.
+func (s *stages) deviceClass(ctx workflow.Context, device string) (string, error) {
+	known, ok := s.classes[device]
+	if !ok {
 		var settle workflow.Settable
-		s.classKnown, settle = workflow.NewFuture(ctx)
+		known, settle = workflow.NewFuture(ctx)
+		s.classes[device] = known
 		s.progress.say(ctx, "Asking a worker on queue **gpu** for its device.")
 		var d activities.Device
 		ctx := workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
@@ -207,12 +222,12 @@ func (s *stages) deviceClass(ctx workflow.Context, cell Cell) (string, error) {
 			RetryPolicy:         retries(10 * time.Second),
 			Summary:             "which device trains",
 		})
-		err := workflow.ExecuteActivity(ctx, activities.DescribeDeviceName, cell.Spec.Train.Device).Get(ctx, &d)
-		s.class = d.Class
-		settle.Set(nil, err)
+		err := workflow.ExecuteActivity(ctx, activities.DescribeDeviceName, device).Get(ctx, &d)
+		settle.Set(d.Class, err)
 	}
-	err := s.classKnown.Get(ctx, nil)
-	return s.class, err
+	var class string
+	err := known.Get(ctx, &class)
+	return class, err
 }
 
 // cause is an error's own message, without Temporal's account of where it passed.
