@@ -87,7 +87,7 @@ func (a *Activities) verifyBytes(ctx context.Context, run *artifact.RunRecord, o
 	})
 	repaired := map[artifact.Ref]Finding{}
 	for _, f := range report.Failures {
-		finding := Finding{Ref: f.Ref, Cells: cells[f.Ref], Output: f.Output, Problem: f.Error}
+		finding := Finding{Ref: f.Ref, Cells: cells[f.Ref], Output: f.Output, Problem: damage(f.Err)}
 		outcome, ok := repaired[f.Ref]
 		if !ok {
 			outcome = a.mend(ctx, run, f.Ref, o)
@@ -100,6 +100,18 @@ func (a *Activities) verifyBytes(ctx context.Context, run *artifact.RunRecord, o
 		v.Findings = append(v.Findings, finding)
 	}
 	return nil
+}
+
+// damage says what is wrong with an object, without advice: a finding brings its own.
+func damage(err error) string {
+	var corrupt *artifact.CorruptError
+	switch {
+	case errors.As(err, &corrupt):
+		return fmt.Sprintf("%s is corrupt: want %s, got %s", corrupt.Object, corrupt.Want, corrupt.Got)
+	case errors.Is(err, artifact.ErrNotFound):
+		return "missing: " + err.Error()
+	}
+	return err.Error()
 }
 
 // mend finds a whole generation of a damaged result, or makes one.
@@ -161,7 +173,7 @@ func (a *Activities) whole(ctx context.Context, m *artifact.Manifest) error {
 }
 
 // verifyDerived makes again, apart from the store, whatever costs nothing to make, and compares.
-func (a *Activities) verifyDerived(ctx context.Context, run *artifact.RunRecord, o VerifyOptions, v *Verification) error {
+func (a *Activities) verifyDerived(ctx context.Context, run *artifact.RunRecord, o VerifyOptions, v *Verification) (err error) {
 	manifests, err := a.closure(ctx, run, v)
 	if err != nil {
 		return err
@@ -200,7 +212,7 @@ func (a *Activities) verifyDerived(ctx context.Context, run *artifact.RunRecord,
 		if f.Differences, err = differences(ctx, a.Store, aside.Store, m, again); err != nil {
 			f.Problem = err.Error()
 		} else if len(f.Differences) > 0 {
-			f.Problem = fmt.Sprintf("%d values do not follow from what it was made from", len(f.Differences))
+			f.Problem = "it does not follow from what it was made from"
 		} else {
 			continue
 		}
@@ -246,7 +258,7 @@ func (a *Activities) closure(ctx context.Context, run *artifact.RunRecord, v *Ve
 			return ctx.Err()
 		}
 		if err != nil {
-			v.Findings = append(v.Findings, Finding{Ref: ref, Cells: cells[ref], Problem: err.Error()})
+			v.Findings = append(v.Findings, Finding{Ref: ref, Cells: cells[ref], Problem: damage(err)})
 			return nil
 		}
 		for _, role := range slices.Sorted(maps.Keys(m.Inputs)) {
