@@ -110,24 +110,42 @@ func (f *follower) look(ctx context.Context) (view, error) {
 	if err := answer.Get(&v.progress); err != nil {
 		return v, err
 	}
-	waiting := map[string]bool{}
+	waits := map[string]bool{}
+	// The run's own activities: keys being resolved, a worker asked for its device.
+	for _, p := range f.pending(ctx, f.id) {
+		f.wait(ctx, p, p.GetActivityType().GetName(), waits)
+	}
 	for _, r := range v.progress.Running {
 		if r.WorkflowID == "" || r.Waiting {
 			continue
 		}
-		d, err := f.temporal.DescribeWorkflowExecution(ctx, r.WorkflowID, "")
-		if err != nil {
-			continue
-		}
-		for _, p := range d.GetPendingActivities() {
+		for _, p := range f.pending(ctx, r.WorkflowID) {
 			v.live[r.WorkflowID] = describePending(p)
-			if queue := workflows.QueueOf(r.Stage); p.GetState() == enumspb.PENDING_ACTIVITY_STATE_SCHEDULED && !waiting[queue] && !served(ctx, f.temporal, queue, enumspb.TASK_QUEUE_TYPE_ACTIVITY) {
-				waiting[queue] = true
-				v.waits = append(v.waits, fmt.Sprintf("no worker serves queue %s: %s waits; start one: worker --queues %s", queue, r.Stage, queue))
-			}
+			f.wait(ctx, p, r.Stage, waits)
 		}
 	}
+	v.waits = slices.Sorted(maps.Keys(waits))
 	return v, nil
+}
+
+// pending returns the activities that a workflow waits for.
+func (f *follower) pending(ctx context.Context, id string) []*workflowpb.PendingActivityInfo {
+	d, err := f.temporal.DescribeWorkflowExecution(ctx, id, "")
+	if err != nil {
+		return nil // it may have ended meanwhile
+	}
+	return d.GetPendingActivities()
+}
+
+// wait notes what an activity waits for: a worker of its queue, or an outage to end.
+func (f *follower) wait(ctx context.Context, p *workflowpb.PendingActivityInfo, name string, waits map[string]bool) {
+	queue := workflows.QueueOf(name)
+	switch {
+	case p.GetState() == enumspb.PENDING_ACTIVITY_STATE_SCHEDULED && !served(ctx, f.temporal, queue, enumspb.TASK_QUEUE_TYPE_ACTIVITY):
+		waits[fmt.Sprintf("no worker serves queue %s, which %s needs; start one: worker --queues %s", queue, name, queue)] = true
+	case p.GetAttempt() > 2 && p.GetLastFailure().GetApplicationFailureInfo().GetType() != activities.Handover:
+		waits[fmt.Sprintf("%s is tried again after: %s", name, firstLine(p.GetLastFailure().GetMessage()))] = true
+	}
 }
 
 func describePending(p *workflowpb.PendingActivityInfo) liveStage {

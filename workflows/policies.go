@@ -20,9 +20,13 @@ const (
 // Queues lists all task queues.
 var Queues = []string{QueueControl, QueueCPU, QueueLLM, QueueGPU}
 
-// QueueOf says which queue makes a stage's result.
-func QueueOf(stage string) string {
-	switch stage {
+// QueueOf says which queue serves an activity: the one that makes a stage's result, or one of the bookkeeping ones.
+func QueueOf(activity string) string {
+	switch activity {
+	case activities.RecordRunName, activities.AwaitName:
+		return QueueControl
+	case activities.DescribeDeviceName:
+		return QueueGPU
 	case "instructions":
 		return QueueLLM
 	case "checkpoint", "predictions":
