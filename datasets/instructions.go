@@ -132,7 +132,7 @@ type InstructionsParams struct {
 
 // Defaults returns p with unset fields filled in.
 func (p InstructionsParams) Defaults() InstructionsParams {
-	setDefault(&p.Teacher, "offline")
+	setDefault(&p.Teacher, OfflineTeacher)
 	setDefault(&p.PerDocument, 1)
 	setDefault(&p.PerHeldOut, p.PerDocument)
 	setDefault(&p.Questions, 5)
@@ -163,6 +163,16 @@ func (p InstructionsParams) Validate() error {
 		}
 	}
 	return nil
+}
+
+// DeadLetter is an instance that was given up: what it was to be made of, and why it could not.
+type DeadLetter struct {
+	Document string `json:"document"`
+	Copy     int    `json:"copy,omitempty"`
+	Instance int    `json:"instance"` // the number it would have had
+	Lang     string `json:"lang"`
+	Reason   string `json:"reason"` // as counted in InstructionsReport.Failed
+	Error    string `json:"error"`
 }
 
 // InstructionsReport counts what became of requests.

@@ -168,6 +168,7 @@ func (e *Endpoint) Ask(ctx context.Context, messages []datasets.Message, sent fu
 		return datasets.TeacherReply{}, ctx.Err()
 	}
 	tries, malformed := 0, 0
+	var last *CallError
 	policy := backoff.NewExponentialBackOff()
 	policy.InitialInterval, policy.MaxInterval = e.first, 60*e.first
 	reply, err := backoff.Retry(ctx, func() (datasets.TeacherReply, error) {
@@ -180,7 +181,7 @@ func (e *Endpoint) Ask(ctx context.Context, messages []datasets.Message, sent fu
 			}
 			return reply, err
 		}
-		call.Tries = tries
+		call.Tries, last = tries, call
 		count(call.Problem)
 		if call.Problem == Malformed {
 			malformed++
@@ -201,7 +202,7 @@ func (e *Endpoint) Ask(ctx context.Context, messages []datasets.Message, sent fu
 	}
 	var after *backoff.RetryAfterError
 	if errors.As(err, &after) { // it hides what the service said last
-		err = &CallError{Problem: RateLimited, Message: "the service kept asking to come back later", Tries: tries}
+		err = last
 	}
 	return reply, err
 }
@@ -228,8 +229,8 @@ func (e *Endpoint) once(ctx context.Context, messages []datasets.Message, sent f
 		return reply, ctx.Err()
 	}
 	call := transportError(err)
-	call.Message = clean(call.Message, key)
-	if call.Problem == RateLimited {
+	call.Message = short(clean(call.Message, key))
+	if call.After > 0 {
 		e.limits.pause(call.After)
 	}
 	return reply, call
@@ -267,7 +268,7 @@ func transportError(err error) *CallError {
 
 // statusError is what an HTTP status of 400 or more means.
 func statusError(status int, header http.Header, message string) *CallError {
-	e := &CallError{Status: status, Message: short(message), After: retryAfter(header, time.Now())}
+	e := &CallError{Status: status, Message: message, After: retryAfter(header, time.Now())}
 	lower := strings.ToLower(message)
 	switch {
 	case status == http.StatusTooManyRequests && (strings.Contains(lower, "insufficient_quota") || strings.Contains(lower, "credit balance")):

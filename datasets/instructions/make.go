@@ -41,6 +41,8 @@ type Maker struct {
 	Count func(text string) int
 	// Concurrency is how many documents are worked on at once; default 1. The result does not depend on it.
 	Concurrency int
+	// DeadLetter is told of each instance that was given up, in the documents' order; nil tells nobody.
+	DeadLetter func(datasets.DeadLetter) error
 
 	prompts *Prompts
 }
@@ -62,6 +64,7 @@ func (m *Maker) Init() error {
 // result is what one document gave.
 type result struct {
 	instances []datasets.Instance
+	dead      []datasets.DeadLetter
 	report    datasets.InstructionsReport
 	err       error
 }
@@ -107,6 +110,14 @@ func (m *Maker) Make(ctx context.Context, documents iter.Seq2[datasets.Document,
 			if r.err != nil {
 				return r.err
 			}
+			for _, d := range r.dead {
+				if m.DeadLetter == nil {
+					break
+				}
+				if err := m.DeadLetter(d); err != nil {
+					return fmt.Errorf("instructions: %w", err)
+				}
+			}
 			for _, i := range r.instances {
 				if err := write(i); err != nil {
 					return fmt.Errorf("instructions: %w", err)
@@ -132,13 +143,14 @@ func (m *Maker) one(ctx context.Context, d datasets.Document, number int) result
 		instance, err := m.ask(ctx, d, k, &r.report)
 		if reason, ok := unusable(err); ok {
 			count(&r.report.Failed, reason)
+			r.dead = append(r.dead, datasets.DeadLetter{Document: d.ID, Copy: d.Copy, Instance: m.number(number, k), Lang: d.Lang, Reason: reason, Error: err.Error()})
 			continue
 		}
 		if err != nil {
 			r.err = fmt.Errorf("instructions: document %s: %w", d.ID, err)
 			return r
 		}
-		instance.Meta.ID = number*max(m.Params.PerDocument, m.Params.PerHeldOut) + k
+		instance.Meta.ID = m.number(number, k)
 		r.instances = append(r.instances, instance)
 		r.report.Instances++
 		if d.Split == datasets.SplitHeldOut {
@@ -148,6 +160,11 @@ func (m *Maker) one(ctx context.Context, d datasets.Document, number int) result
 		count(&r.report.Langs, d.Lang)
 	}
 	return r
+}
+
+// number is that of instance k of a document among all possible ones.
+func (m *Maker) number(document, k int) int {
+	return document*max(m.Params.PerDocument, m.Params.PerHeldOut) + k
 }
 
 // ask makes instance k of a document, with new samples while replies cannot be used.
@@ -167,7 +184,7 @@ func (m *Maker) ask(ctx context.Context, d datasets.Document, k int, report *dat
 		if instance, last = m.attempt(ctx, request, rng, report); last == nil {
 			return instance, nil
 		}
-		if _, ok := unusable(last); !ok {
+		if _, ok := unusable(last); !ok || errors.Is(last, ErrRejected) {
 			return datasets.Instance{}, last
 		}
 	}
@@ -239,6 +256,7 @@ func (m *Maker) rand(d datasets.Document, k int) *datasets.Rand {
 func unusable(err error) (reason string, ok bool) {
 	for reason, target := range map[string]error{
 		"refused": ErrRefused, "no question": ErrNoQuestions, "cut off": ErrCutOff, "empty": ErrEmptyReply,
+		"malformed": ErrMalformed, "rejected": ErrRejected,
 	} {
 		if errors.Is(err, target) {
 			return reason, true

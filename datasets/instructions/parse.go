@@ -17,6 +17,10 @@ var (
 	ErrCutOff = errors.New("the reply was cut off by the length limit")
 	// ErrEmptyReply is a reply without text.
 	ErrEmptyReply = errors.New("the reply is empty")
+	// ErrMalformed is a reply that is none, however often it was asked for.
+	ErrMalformed = errors.New("the reply is malformed")
+	// ErrRejected is a request that the teacher cannot be asked at all: it is too long, or against its rules. Asking again would not help.
+	ErrRejected = errors.New("the request was rejected")
 )
 
 // numbered matches the start of a question, in the ways models write numbers:
