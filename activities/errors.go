@@ -82,7 +82,7 @@ func boundary(ctx context.Context, operation string, err error) error {
 		kind, advice = CorruptArtifact, "; run starter verify, then starter verify --repair"
 	case errors.Is(err, artifact.ErrFenced):
 		kind = Fenced
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case errors.Is(err, artifact.ErrFull), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		kind, advice = DiskFull, "; free some space, the stage goes on by itself"
 	case errors.Is(err, artifact.ErrNotFound):
 		kind, advice = MissingArtifact, "; the artifact was deleted or the store is another one: run the stage's experiment again"
