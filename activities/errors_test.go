@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.temporal.io/sdk/temporal"
 
@@ -80,4 +81,17 @@ func TestAFullDiskIsSaidAndRetried(t *testing.T) {
 	if _, err := p.Run(t.Context(), call); err != nil {
 		t.Errorf("after space was freed: %v", err)
 	}
+}
+
+func TestAStageThatStandsStillIsGivenUp(t *testing.T) {
+	before := stallAfter
+	stallAfter = 0
+	defer func() { stallAfter = before }()
+	ctx, stop := context.WithCancelCause(t.Context())
+	j := &job{}
+	j.heartbeats(ctx, stop, 4*time.Millisecond)
+	if err := context.Cause(ctx); !errors.Is(err, errStalled) {
+		t.Fatalf("it ended by %v", err)
+	}
+	wantType(t, boundary(t.Context(), "tokens", context.Cause(ctx)), StoreUnavailable, "no progress")
 }

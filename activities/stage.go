@@ -172,8 +172,8 @@ func (a *Activities) make(ctx context.Context, s stage, action artifact.Action, 
 	}
 	defer os.RemoveAll(dir)
 
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	manifest, err := artifact.NewManifest(action)
 	if err != nil {
 		return nil, err
@@ -208,9 +208,12 @@ type job struct {
 
 var errStalled = &problem{StoreUnavailable, errors.New("no progress for ten minutes; giving the stage to another attempt")}
 
+// stallAfter is how long a stage may stand still. It is a variable for tests.
+var stallAfter = 10 * time.Minute
+
 // heartbeats tells the server of progress until the stage ends. When nothing moves for ten minutes it
 // stops, so that a hung attempt is replaced instead of being kept alive.
-func (j *job) heartbeats(ctx context.Context, stop context.CancelFunc, timeout time.Duration) {
+func (j *job) heartbeats(ctx context.Context, stop context.CancelCauseFunc, timeout time.Duration) {
 	if timeout <= 0 {
 		return
 	}
@@ -226,8 +229,8 @@ func (j *job) heartbeats(ctx context.Context, stop context.CancelFunc, timeout t
 		}
 		if now := j.moves.Load(); now != seen {
 			seen, since = now, time.Now()
-		} else if time.Since(since) > 10*time.Minute {
-			stop()
+		} else if time.Since(since) > stallAfter {
+			stop(errStalled)
 			return
 		}
 		p := j.progress.Load()
