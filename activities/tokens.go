@@ -135,7 +135,7 @@ func (j *job) tokenizeDocuments(ctx context.Context, tok *tokenizer.Tokenizer, p
 			texts = append(texts, d.Text)
 		}
 	}
-	datasets.Shuffle(datasets.NewRand(0, 0x70726574), texts)
+	datasets.Shuffle(pretrainOrder(), texts)
 	var report datasets.TokensReport
 	eos, hasEOS := tok.EOS()
 	for n, text := range texts {
@@ -165,6 +165,9 @@ func (j *job) tokenizeDocuments(ctx context.Context, tok *tokenizer.Tokenizer, p
 	}
 	return report, nil
 }
+
+// pretrainOrder draws the order in which documents are pre-trained on; it depends on their number alone.
+func pretrainOrder() *datasets.Rand { return datasets.NewRand(0, 0x70726574) }
 
 func slicesOf(ids []int32, n int) iter.Seq[[]int32] {
 	return func(yield func([]int32) bool) {

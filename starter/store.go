@@ -125,8 +125,8 @@ func newExplainCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain ID",
 		Short: "Say for each stage of a run whether it was made or reused, and why",
-		Long: `explain prints each stage result that the run used: made by it, or reused from the store. For a result that was made it
-names the nearest other result of that stage, and the fields in which their action keys differ.`,
+		Long: `explain prints each result that the run used: a hit, found in the store, or a miss, made by the run. For a miss it
+names the most similar result that was there before, and the fields of the action key in which the two differ.`,
 		Example: "  starter explain demo-3f2a91c07d1b",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -139,86 +139,55 @@ names the nearest other result of that stage, and the fields in which their acti
 	return c
 }
 
-// explanation is why one result was made or reused.
-type explanation struct {
-	Stage  string       `json:"stage"`
-	Ref    artifact.Ref `json:"ref"`
-	Cells  []string     `json:"cells"`
-	Reused bool         `json:"reused"`
-	Made   string       `json:"made"` // when, by which workflow
-	// Nearest is the most similar other result; Differs the fields in which they differ.
-	Nearest *artifact.Ref        `json:"nearest,omitempty"`
-	Differs []artifact.FieldDiff `json:"differs,omitempty"`
-	Problem string               `json:"problem,omitempty"`
-}
-
 func explain(ctx context.Context, store *artifact.Store, id string, asJSON bool, stdout io.Writer) error {
 	run, err := store.Run(ctx, id)
 	if err != nil {
 		return err
 	}
-	var all []explanation
-	index := map[artifact.Ref]int{}
-	for _, call := range run.Stages {
-		i, ok := index[call.Ref]
-		if !ok {
-			i = len(all)
-			index[call.Ref] = i
-			all = append(all, explainCall(ctx, store, call))
-		}
-		all[i].Cells = append(all[i].Cells, call.Cell)
+	all, err := activities.Explain(ctx, store, run)
+	if err != nil {
+		return err
 	}
 	if asJSON {
 		return printJSON(stdout, all)
 	}
-	reused := 0
+	hits := 0
 	for _, e := range all {
-		verdict := "made  "
-		if e.Reused {
-			verdict = "reused"
-			reused++
+		verdict := "miss"
+		if e.Hit {
+			verdict = "hit "
+			hits++
 		}
 		fmt.Fprintf(stdout, "%s  %-13s %s  %s\n", verdict, e.Stage, e.Ref, cellsLabel(e.Cells, run.Cells))
-		fmt.Fprintf(stdout, "        %s\n", e.Made)
-		if e.Problem != "" {
-			fmt.Fprintf(stdout, "        %s\n", e.Problem)
+		if !e.Finished.IsZero() {
+			fmt.Fprintf(stdout, "      made %s in %s by %s\n", e.Finished.Local().Format("2006-01-02 15:04:05"), e.Took.Round(time.Millisecond), e.By)
 		}
-		if !e.Reused && e.Nearest != nil {
-			fmt.Fprintf(stdout, "        nearest other: %s; it differs in\n", e.Nearest)
+		switch {
+		case e.Problem != "":
+			fmt.Fprintf(stdout, "      %s\n", e.Problem)
+		case e.Hit:
+		case e.Nearest == nil:
+			fmt.Fprintf(stdout, "      the store held no other result of this stage\n")
+		default:
+			fmt.Fprintf(stdout, "      the nearest result there was is %s; it differs in\n", e.Nearest)
 			for _, d := range e.Differs[:min(len(e.Differs), 6)] {
-				fmt.Fprintf(stdout, "          %s: %s → %s\n", d.Path, short(d.Old), short(d.New))
+				fmt.Fprintf(stdout, "        %s: %s → %s\n", d.Path, activities.Show(d.Old), activities.Show(d.New))
 			}
 			if n := len(e.Differs) - 6; n > 0 {
-				fmt.Fprintf(stdout, "          and %d more\n", n)
+				fmt.Fprintf(stdout, "        and %d more\n", n)
+			}
+			for _, b := range e.Because {
+				fmt.Fprintf(stdout, "      %s\n", b)
 			}
 		}
 	}
-	fmt.Fprintf(stdout, "%d results: %d reused, %d made\n", len(all), reused, len(all)-reused)
+	fmt.Fprintf(stdout, "%d results: %d hits, %d misses\n", len(all), hits, len(all)-hits)
+	for _, cell := range run.Cells {
+		if why := run.Failed[cell]; why != "" {
+			fmt.Fprintf(stdout, "cell %s failed: %s\n", cell, why)
+		}
+	}
 	return nil
-}
-
-// explainCall compares a result with the other results of its stage.
-func explainCall(ctx context.Context, store *artifact.Store, call artifact.StageCall) explanation {
-	e := explanation{Stage: call.Stage, Ref: call.Ref, Reused: call.Reused}
-	m, err := store.Manifest(ctx, call.Ref)
-	if err != nil {
-		e.Problem = err.Error()
-		return e
-	}
-	e.Made = fmt.Sprintf("made %s in %s by %s", m.Finished.Local().Format("2006-01-02 15:04:05"), m.Finished.Sub(m.Started).Round(time.Millisecond), m.Workflow.ID)
-	if call.Reused {
-		return e
-	}
-	for ref, other := range store.Manifests(ctx, call.Stage) {
-		if other.Err != nil || ref.Key == call.Ref.Key {
-			continue
-		}
-		d := artifact.Diff(other.Manifest.ActionKeyInput, m.ActionKeyInput)
-		if len(d) > 0 && (e.Nearest == nil || len(d) < len(e.Differs)) {
-			e.Nearest, e.Differs = &ref, d
-		}
-	}
-	return e
 }
 
 func cellsLabel(cells, all []string) string {
@@ -229,15 +198,4 @@ func cellsLabel(cells, all []string) string {
 		return fmt.Sprintf("%s and %d more cells", strings.Join(cells[:2], ", "), len(cells)-2)
 	}
 	return strings.Join(cells, ", ")
-}
-
-func short(raw json.RawMessage) string {
-	s := string(raw)
-	if s == "" {
-		return "absent"
-	}
-	if len(s) > 60 {
-		s = s[:57] + "…"
-	}
-	return s
 }
