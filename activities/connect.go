@@ -59,7 +59,7 @@ func (c Connection) OpenStore(ctx context.Context) (*artifact.Store, error) {
 func (c Connection) Dial(ctx context.Context, patience time.Duration, logs io.Writer) (client.Client, error) {
 	options, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{ConfigFileProfile: c.Profile})
 	if err != nil {
-		return nil, fmt.Errorf("Temporal's configuration: %w", err)
+		return nil, fmt.Errorf("configuration of Temporal: %w", err)
 	}
 	if c.Address != "" {
 		options.HostPort = c.Address
@@ -82,7 +82,7 @@ func (c Connection) Dial(ctx context.Context, patience time.Duration, logs io.Wr
 			return cl, nil
 		}
 		if ctx.Err() != nil || time.Now().After(deadline) {
-			return nil, fmt.Errorf("Temporal does not answer at %s: %w; start it, or the embedded one with starter dev", where, err)
+			return nil, fmt.Errorf("no answer from Temporal at %s: %w; start it, or the embedded one with starter dev", where, err)
 		}
 		select {
 		case <-ctx.Done():

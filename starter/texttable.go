@@ -13,8 +13,7 @@ import (
 
 // textTable prints aligned columns without lines, for lists.
 type textTable struct {
-	t    *tablewriter.Table
-	rows int
+	t *tablewriter.Table
 }
 
 func newTextTable(w io.Writer, header ...string) *textTable {

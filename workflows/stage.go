@@ -80,7 +80,7 @@ func (s *stages) find(ctx workflow.Context, cell Cell, call activities.Call) (st
 	for {
 		var r activities.Resolved
 		if err := workflow.ExecuteActivity(resolving(ctx, call.Stage+" · "+call.Label), activities.ResolveName, call).Get(ctx, &r); err != nil {
-			return stageResult{}, err
+			return stageResult{}, failure(err)
 		}
 		if r.Hit {
 			return stageResult{Ref: r.Ref, Reused: true}, nil
@@ -96,7 +96,7 @@ func (s *stages) find(ctx workflow.Context, cell Cell, call activities.Call) (st
 		s.progress.wait(ctx, call)
 		owner := activities.AwaitInput{Stage: call.Stage, Key: call.Key, WorkflowID: stageWorkflowID(call)}
 		if err := workflow.ExecuteActivity(awaiting(ctx, "wait for "+owner.WorkflowID), activities.AwaitName, owner).Get(ctx, &r); err != nil {
-			return stageResult{}, err
+			return stageResult{}, failure(err)
 		}
 		if r.Hit {
 			return stageResult{Ref: r.Ref, Reused: true}, nil
@@ -119,26 +119,18 @@ func (s *stages) make(ctx workflow.Context, cell Cell, call activities.Call) (ar
 	s.progress.making(ctx, call)
 	var ref artifact.Ref
 	err := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, child), Stage, call).Get(ctx, &ref)
-	return ref, childCause(err)
+	return ref, failure(err)
 }
 
-// childCause returns what failed inside a child, so that its type and message reach the
-// parent's result instead of "child workflow execution error".
-func childCause(err error) error {
-	var child *temporal.ChildWorkflowExecutionError
-	if !errors.As(err, &child) {
-		return err
-	}
-	cause := errors.Unwrap(child)
-	var activity *temporal.ActivityError
-	if errors.As(cause, &activity) {
-		cause = errors.Unwrap(activity)
-	}
+// failure returns what failed inside a child or an activity, so that its type and message are the
+// parent's own failure instead of "child workflow execution error".
+func failure(err error) error {
+	var app *temporal.ApplicationError
 	var taken *temporal.ChildWorkflowExecutionAlreadyStartedError
-	if cause == nil || errors.As(cause, &taken) {
+	if errors.As(err, &taken) || !errors.As(err, &app) {
 		return err
 	}
-	return cause
+	return app
 }
 
 // stageWorkflowID is the same for the same result in all runs. Sixteen digits of the key tell results apart and can be read in a list; what
