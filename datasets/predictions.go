@@ -61,10 +61,21 @@ type PredictionsStageParams struct {
 	PredictionsParams
 	Template  string `json:"template"`
 	MaxLength int    `json:"max_length"`
+	// Answer is set to answer a benchmark's questions instead of held-out instructions. MaxLength is then the window, 0 the model's.
+	Answer *AnswerParams `json:"answer,omitempty"`
 }
 
 // Defaults returns p with unset fields filled in.
 func (p PredictionsStageParams) Defaults() PredictionsStageParams {
 	p.PredictionsParams = p.PredictionsParams.Defaults()
+	if p.Answer != nil {
+		a := *p.Answer
+		setDefault(&a.Every, 8)
+		if a.Endpoint != nil {
+			e := a.Endpoint.Defaults()
+			a.Endpoint = &e
+		}
+		p.Answer = &a
+	}
 	return p
 }
