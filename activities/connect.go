@@ -55,6 +55,21 @@ func (c Connection) OpenStore(ctx context.Context) (*artifact.Store, error) {
 	return artifact.Open(ctx, uri)
 }
 
+// TemporalNamespace is the namespace that Dial uses.
+func (c Connection) TemporalNamespace() (string, error) {
+	if c.Namespace != "" {
+		return c.Namespace, nil
+	}
+	options, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{ConfigFileProfile: c.Profile})
+	if err != nil {
+		return "", fmt.Errorf("configuration of Temporal: %w", err)
+	}
+	if options.Namespace == "" {
+		return client.DefaultNamespace, nil
+	}
+	return options.Namespace, nil
+}
+
 // Dial connects to Temporal and waits up to patience for it to answer.
 func (c Connection) Dial(ctx context.Context, patience time.Duration, logs io.Writer) (client.Client, error) {
 	options, err := envconfig.LoadClientOptions(envconfig.LoadClientOptionsRequest{ConfigFileProfile: c.Profile})

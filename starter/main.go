@@ -76,7 +76,7 @@ machines, and is never computed twice.`,
 			root.AddCommand(c)
 		}
 	}
-	add("runs", newRunCommand(), newDevCommand(), newStatusCommand(), newCancelCommand(), newResumeCommand())
+	add("runs", newRunCommand(), newDevCommand(), newDoctorCommand(), newStatusCommand(), newCancelCommand(), newResumeCommand())
 	add("store", newListCommand(), newExplainCommand(), newReportCommand(), newGetCommand(), newVerifyCommand(), newExportCommand(), newLineageCommand(), newImportCommand(), newGCCommand())
 	add("local", newTokenizeCommand(), newPlanCommand(), newScoreCommand(), newTrainCommand(), newGenerateCommand(), newServeCommand(), newBenchCommand(), newCorrelateCommand(), newVersionCommand())
 	return root
