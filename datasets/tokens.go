@@ -1,5 +1,10 @@
 package datasets
 
+import (
+	"path"
+	"slices"
+)
+
 // CutAnswers says what happens to a sequence that lost targets to truncation.
 type CutAnswers string
 
@@ -25,12 +30,46 @@ type TokensParams struct {
 	// LongAlign-0k, 5k and 10k are. 0 takes all.
 	Instances int    `yaml:"instances,omitempty" json:"instances,omitempty"`
 	Seed      uint64 `yaml:"seed,omitempty" json:"seed,omitempty"`
+	// Mix adds conversations from files to the instructions; OnlyMix leaves the instructions out, as LongAlign-0k does.
+	Mix     []MixSource `yaml:"mix,omitempty" json:"mix,omitempty"`
+	OnlyMix bool        `yaml:"only_mix,omitempty" json:"only_mix,omitempty"`
+	// MixTotal draws that many conversations in all by weights, the instructions' being Weight (default 1); 0 takes of each source as
+	// many as its instances says.
+	MixTotal int     `yaml:"mix_total,omitempty" json:"mix_total,omitempty"`
+	Weight   float64 `yaml:"weight,omitempty" json:"weight,omitempty"`
 	// CutAnswers is what happens when that cuts off targets; default keep.
 	CutAnswers CutAnswers `yaml:"cut_answers" json:"cut_answers"`
 }
 
+// MixSource is files of conversations: ShareGPT, messages, LLaMA-Factory, or document with question and answer (see package chat).
+type MixSource struct {
+	// Name is the source's name in reports; default the last part of its path.
+	Name string `yaml:"name,omitempty" json:"name,omitempty" key:"-"`
+	// Path is a file, a directory of .json and .jsonl files, plain or .gz or .zst, or s3://bucket/prefix; $FETCHED is where starter fetch
+	// puts files. It is where to look, not what is there.
+	Path string `yaml:"path" json:"path" key:"-"`
+	// Instances takes that many, drawn by the tokens' seed; 0 takes all. Weight is the source's with MixTotal; default 1.
+	Instances int     `yaml:"instances,omitempty" json:"instances,omitempty"`
+	Weight    float64 `yaml:"weight,omitempty" json:"weight,omitempty"`
+	// BadInput is what happens to conversations that cannot be read; default fail.
+	BadInput BadInput `yaml:"bad_input,omitempty" json:"bad_input,omitempty"`
+}
+
 // Defaults returns p with unset fields filled in.
 func (p TokensParams) Defaults() TokensParams {
+	if len(p.Mix) > 0 {
+		p.Mix = slices.Clone(p.Mix)
+	}
+	for i := range p.Mix {
+		setDefault(&p.Mix[i].Name, path.Base(p.Mix[i].Path))
+		setDefault(&p.Mix[i].BadInput, BadInputFail)
+		if p.MixTotal > 0 {
+			setDefault(&p.Mix[i].Weight, 1)
+		}
+	}
+	if p.MixTotal > 0 && !p.OnlyMix {
+		setDefault(&p.Weight, 1)
+	}
 	setDefault(&p.Template, "longalign")
 	setDefault(&p.MaxLength, 65536)
 	setDefault(&p.OverLength, TruncateRight)
@@ -47,10 +86,42 @@ func (p TokensParams) Validate() error {
 		return paramError("max_length", "%d leaves no token to predict; use at least 2", p.MaxLength)
 	case p.Instances < 0:
 		return paramError("instances", "%d is negative", p.Instances)
+	case p.OnlyMix && len(p.Mix) == 0:
+		return paramError("only_mix", "there is nothing in mix; name files of conversations there")
+	case p.OnlyMix && p.Instances > 0:
+		return paramError("instances", "only_mix leaves the instructions out; remove one of them")
+	case p.MixTotal < 0:
+		return paramError("mix_total", "%d is negative", p.MixTotal)
+	case p.MixTotal > 0 && (len(p.Mix) == 0 || p.Instances > 0):
+		return paramError("mix_total", "it draws from mix by weights, so mix must be there and instances must not")
+	case !(p.Weight >= 0) || p.Weight > 0 && p.MixTotal == 0:
+		return paramError("weight", "weights are not negative and need mix_total")
 	case !p.OverLength.known():
 		return paramError("over_length", "%q is not known; use truncate-right, truncate-middle, drop or error", p.OverLength)
+	case p.checkMix() != nil:
+		return p.checkMix()
 	case p.CutAnswers != CutAnswersKeep && p.CutAnswers != CutAnswersDrop && p.CutAnswers != CutAnswersError:
 		return paramError("cut_answers", "%q is not known; use keep, drop or error", p.CutAnswers)
+	}
+	return nil
+}
+
+func (p TokensParams) checkMix() error {
+	seen := map[string]bool{"instructions": true}
+	for _, s := range p.Mix {
+		switch {
+		case s.Path == "":
+			return paramError("mix", "a source needs a path")
+		case seen[s.Name]:
+			return paramError("mix", "there are two sources named %q; give them names", s.Name)
+		case s.Instances < 0 || !(s.Weight >= 0):
+			return paramError("mix", "source %s: instances and weight cannot be negative", s.Name)
+		case s.Instances > 0 && p.MixTotal > 0, s.Weight > 0 && p.MixTotal == 0:
+			return paramError("mix", "source %s: use instances without mix_total, weight with it", s.Name)
+		case s.BadInput != BadInputFail && s.BadInput != BadInputSkip:
+			return paramError("mix", "source %s: bad_input %q is not known; use fail or skip", s.Name, s.BadInput)
+		}
+		seen[s.Name] = true
 	}
 	return nil
 }

@@ -13,15 +13,18 @@ import (
 	"time"
 )
 
-// Files shows a backend's objects as a read-only file system: keys are paths, what precedes a slash is a directory. The objects are
-// listed once, at the first need; what is put later is not seen. A file reads its object as it goes, and any range of it (io.ReaderAt).
+// Files shows a backend's objects as a read-only file system: keys are paths, what precedes a slash is a directory. Only keys that begin
+// with prefix are there; "" takes all. The objects are listed once, at the first need; what is put later is not seen. A file reads its object as it goes, and any range of it (io.ReaderAt).
 //
 // It is how documents are read from s3:// sources. ctx ends all reading.
-func Files(ctx context.Context, b Backend) fs.FS { return &files{ctx: ctx, b: b} }
+func Files(ctx context.Context, b Backend, prefix string) fs.FS {
+	return &files{ctx: ctx, b: b, prefix: prefix}
+}
 
 type files struct {
-	ctx context.Context
-	b   Backend
+	ctx    context.Context
+	b      Backend
+	prefix string
 
 	once sync.Once
 	err  error
@@ -40,7 +43,7 @@ func (f *files) list() error {
 			}
 			f.dirs[dir] = append(f.dirs[dir], e)
 		}
-		for info, err := range f.b.List(f.ctx, "") {
+		for info, err := range f.b.List(f.ctx, f.prefix) {
 			if err != nil {
 				f.err = err
 				return

@@ -21,7 +21,7 @@ func TestFilesIsAFileSystem(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := fstest.TestFS(artifact.Files(t.Context(), b), "a.txt", "books/one.txt", "books/zh/two.txt", "books.txt", "z/only/deep.md"); err != nil {
+	if err := fstest.TestFS(artifact.Files(t.Context(), b, ""), "a.txt", "books/one.txt", "books/zh/two.txt", "books.txt", "z/only/deep.md"); err != nil {
 		t.Error(err)
 	}
 }
@@ -31,7 +31,7 @@ func TestFilesReadRanges(t *testing.T) {
 	if _, err := b.Put(t.Context(), "f", strings.NewReader("0123456789"), -1, artifact.Condition{}); err != nil {
 		t.Fatal(err)
 	}
-	f, err := artifact.Files(t.Context(), b).Open("f")
+	f, err := artifact.Files(t.Context(), b, "").Open("f")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestFilesEndWithTheirContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	files := artifact.Files(ctx, b)
+	files := artifact.Files(ctx, b, "")
 	cancel()
 	if data, err := fs.ReadFile(files, "f"); !errors.Is(err, context.Canceled) {
 		t.Errorf("read %q, error %v", data, err)
