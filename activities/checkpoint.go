@@ -133,14 +133,9 @@ func (j *job) startModel(ctx context.Context, p datasets.CheckpointParams, dev g
 	if err != nil {
 		return nil, err
 	}
-	bos, _ := tok.BOS()
-	eos, _ := tok.EOS()
-	cfg, err := llama.Shape{
-		Dim: p.Model.HiddenSize, FeedForward: p.Model.IntermediateSize, Layers: p.Model.NumHiddenLayers, Heads: p.Model.NumAttentionHeads, KVHeads: p.Model.NumKeyValueHeads,
-		Vocab: tok.VocabSize(), Context: p.Model.MaxPositionEmbeddings, Tied: p.Model.TieWordEmbeddings, RopeTheta: p.Model.RopeTheta * p.Model.RopeThetaScale, BOS: int(bos), EOS: int(eos),
-	}.Config()
+	cfg, err := newShape(p.Model, tok)
 	if err != nil {
-		return nil, badConfig("%w", err)
+		return nil, err
 	}
 	m, err := llama.New(cfg, dev, dtype, p.Model.InitSeed)
 	if err != nil {

@@ -1,25 +1,185 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
 
+	"github.com/longalign/longalign-go/activities"
+	"github.com/longalign/longalign-go/activities/llm"
+	"github.com/longalign/longalign-go/datasets/artifact"
+	"github.com/longalign/longalign-go/gpu"
+	"github.com/longalign/longalign-go/gpu/devices"
 	"github.com/longalign/longalign-go/workflows"
 )
 
-// printDryRun says what a run would be, without starting anything.
-func printDryRun(w io.Writer, spec workflows.Spec) error {
+// dryRun is what a run would do.
+type dryRun struct {
+	ID      string                `json:"id"`
+	Store   string                `json:"store,omitempty"` // empty: none could be reached, so nothing is known to be there
+	Device  gpu.Info              `json:"device"`
+	Results []activities.Foreseen `json:"results"`
+	// Failed says which cells would fail, and why.
+	Failed  map[string]string `json:"failed,omitempty"`
+	Seconds float64           `json:"device_seconds"` // of training and predictions, on one device
+	Disk    int64             `json:"disk_bytes"`
+	States  int64             `json:"state_bytes"`
+	Money   llm.Range         `json:"usd"`
+	// Unknown are things that cannot be foretold before others are made.
+	Unknown []string `json:"unknown,omitempty"`
+}
+
+// foretell rehearses a run against the store. It starts nothing, stores nothing and pays nothing.
+func foretell(ctx context.Context, spec workflows.Spec, store *artifact.Store, stderr io.Writer) (*dryRun, error) {
 	id, err := spec.WorkflowID()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	d := &dryRun{ID: id}
+	if store == nil {
+		if store, err = artifact.Open(ctx, "mem://dry-run-"+id); err != nil {
+			return nil, err
+		}
+	} else {
+		d.Store = store.URI()
+	}
+	a := &activities.Activities{Store: store, OpenDevice: devices.Open}
+	r, done, err := a.Rehearse(ctx)
+	if err != nil {
+		return nil, err
+	}
+	status := newStatusLine(stderr)
+	r.Say = status.say
+	d.Device = r.Device
+	d.Failed, err = workflows.Rehearse(ctx, spec, r)
+	status.clear()
+	d.Results = r.Foreseen()
+	slices.SortStableFunc(d.Results, func(a, b activities.Foreseen) int {
+		return slices.Index(activities.Stages, a.Stage) - slices.Index(activities.Stages, b.Stage)
+	})
+	if removeErr := done(); err == nil {
+		err = removeErr
+	}
+	for _, f := range d.Results {
+		if f.Hit {
+			continue
+		}
+		d.Disk += f.Forecast.DiskBytes
+		d.States += f.Forecast.StateBytes
+		if f.Takes == "a model on a device" {
+			d.Seconds += f.Forecast.Seconds
+		}
+		if f.Takes == "a training" {
+			d.Seconds += f.Forecast.Seconds
+			if f.Forecast.Seconds == 0 {
+				d.unknown("the time of trainings whose batches are not there yet, or whose speed is not known")
+			}
+		}
+		if m := f.Forecast.Money; m != nil {
+			d.Money.Low, d.Money.High = d.Money.Low+m.USD.Low, d.Money.High+m.USD.High
+		} else if f.Takes == "a teacher" {
+			d.unknown("the price of instructions whose documents are not there yet")
+		}
+	}
+	return d, err
+}
+
+func (d *dryRun) unknown(what string) {
+	if !slices.Contains(d.Unknown, what) {
+		d.Unknown = append(d.Unknown, what)
+	}
+}
+
+// print says what would happen, stage by stage.
+func (d *dryRun) print(w io.Writer, spec workflows.Spec) error {
 	cells, err := spec.Cells()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%s would run %d cells:\n", id, len(cells))
-	for _, c := range cells {
-		fmt.Fprintf(w, "  %-28s %s batches, loss %s, learning rate %g\n", c.Name, c.Spec.Batches.Method, c.Spec.Train.Loss, c.Spec.Train.LearningRate)
+	fmt.Fprintf(w, "%s would run %s", d.ID, plural(len(cells), "cell"))
+	if d.Store != "" {
+		fmt.Fprintf(w, " against %s", d.Store)
+	}
+	fmt.Fprintf(w, ", on a device such as this one: %s (%s)\n", d.Device.Name, d.Device.Class)
+	if d.Store == "" {
+		fmt.Fprintln(w, "no store is named, so nothing is known to be made already: --store or LONGALIGN_STORE names one")
+	}
+	t := newTextTable(w, "STAGE", "FOR", "", "STEPS", "TOKENS", "SAMPLES", "MEMORY", "TIME", "DISK")
+	for _, f := range d.Results {
+		what := "would be made"
+		switch {
+		case f.Problem != "":
+			what = "WOULD FAIL"
+		case f.Hit:
+			what = "hit"
+		case f.Tried:
+			what = "would be made, tried"
+		case f.Takes != "":
+			what = "takes " + f.Takes
+		}
+		memory := ""
+		if m := f.Forecast.Memory; m != nil && m.Total > 0 {
+			memory = size(m.Total)
+		}
+		t.row(f.Stage, f.Cell, what, count(int64(f.Forecast.Steps)), count(f.Forecast.Tokens), count(int64(f.Forecast.Samples)), memory, seconds(f.Forecast.Seconds), bytesOrNone(f.Forecast.DiskBytes))
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	hits := 0
+	var speeds []string
+	for _, f := range d.Results {
+		if f.Hit {
+			hits++
+		}
+		if s := f.Forecast.Speed; s != "" && !slices.Contains(speeds, s) {
+			speeds = append(speeds, s)
+		}
+	}
+	fmt.Fprintf(w, "\nresults  %d, of which the store has %d\n", len(d.Results), hits)
+	if len(speeds) > 0 {
+		fmt.Fprintf(w, "device   about %s of training and predictions on one (%s)\n", seconds(d.Seconds), strings.Join(speeds, "; "))
+	}
+	fmt.Fprintf(w, "disk     %s of results, at most %s of training states, which starter gc removes later\n", size(d.Disk), size(d.States))
+	if d.Money.High > 0 {
+		fmt.Fprintf(w, "money    %.2f to %.2f USD\n", d.Money.Low, d.Money.High)
+	} else {
+		fmt.Fprintln(w, "money    nothing is paid for")
+	}
+	for _, u := range d.Unknown {
+		fmt.Fprintf(w, "unknown  %s\n", u)
+	}
+	for _, cell := range slices.Sorted(maps.Keys(d.Failed)) {
+		fmt.Fprintf(w, "FAILS    %s: %s\n", cell, d.Failed[cell])
 	}
 	return nil
+}
+
+func count(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+func bytesOrNone(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return size(n)
+}
+
+func seconds(s float64) string {
+	if s == 0 {
+		return ""
+	}
+	d := time.Duration(s * float64(time.Second))
+	if d < time.Minute {
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/longalign/longalign-go/activities"
+	"github.com/longalign/longalign-go/datasets/artifact"
 	"github.com/longalign/longalign-go/workflows"
 )
 
@@ -54,7 +55,7 @@ which goes on where it was when it is started again.`,
 	o.embedded.flags(c.Flags())
 	c.Flags().BoolVar(&o.onlyHere, "embedded", false, "start Temporal, its UI, a store and a worker on this machine for the run")
 	c.Flags().BoolVar(&o.detach, "detach", false, "start the run, print its ID and return")
-	c.Flags().BoolVar(&o.dryRun, "dry-run", false, "print what would be run and stop")
+	c.Flags().BoolVar(&o.dryRun, "dry-run", false, "say what the run would take and what would fail, without starting it")
 	c.Flags().BoolVar(&o.json, "json", false, "print the result as JSON")
 	c.Flags().StringArrayVar(&o.sets, "set", nil, "override a value of the file, key=value; may be repeated")
 	return c
@@ -69,7 +70,7 @@ func (o *runOptions) run(ctx context.Context, file string, stdout, stderr io.Wri
 		return err
 	}
 	if o.dryRun {
-		return printDryRun(stdout, spec)
+		return o.rehearse(ctx, spec, stdout, stderr)
 	}
 	if o.onlyHere {
 		fmt.Fprintln(stderr, "starting Temporal, its UI, a store and a worker …")
@@ -95,6 +96,32 @@ func (o *runOptions) run(ctx context.Context, file string, stdout, stderr io.Wri
 		}
 	}
 	return o.start(ctx, spec, stdout, stderr)
+}
+
+// rehearse says what the run would be. A store that is not named, or does not answer, has nothing.
+func (o *runOptions) rehearse(ctx context.Context, spec workflows.Spec, stdout, stderr io.Writer) error {
+	s := storeCommand{connection: o.connection, embedded: o.embedded}
+	said := func(store *artifact.Store) error {
+		d, err := foretell(ctx, spec, store, stderr)
+		if err != nil {
+			return err
+		}
+		if o.json {
+			err = printJSON(stdout, d)
+		} else {
+			err = d.print(stdout, spec)
+		}
+		if err == nil && len(d.Failed) > 0 {
+			err = fmt.Errorf("%s would fail", plural(len(d.Failed), "cell"))
+		}
+		return err
+	}
+	err := s.with(ctx, stderr, said)
+	var usage usageError
+	if errors.As(err, &usage) && s.connection.Store == "" && os.Getenv("LONGALIGN_STORE") == "" {
+		return said(nil)
+	}
+	return err
 }
 
 // start starts the run, or attaches to it, and follows it.

@@ -1,0 +1,81 @@
+package workflows
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/log"
+	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
+
+	"github.com/longalign/longalign-go/activities"
+	"github.com/longalign/longalign-go/datasets/artifact"
+)
+
+// Rehearse runs a study in this process, without a server: the very workflow, so that what is foretold is what would be
+// asked for, with activities that look into the store and change nothing. It returns why cells would fail.
+func Rehearse(ctx context.Context, spec Spec, r *activities.Rehearsal) (failed map[string]string, err error) {
+	defer func() {
+		// The test environment tells of a workflow that cannot go on by panicking.
+		if p := recover(); p != nil {
+			err = fmt.Errorf("rehearsal: %v", p)
+		}
+	}()
+	var suite testsuite.WorkflowTestSuite
+	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
+	env := suite.NewTestWorkflowEnvironment()
+	env.SetTestTimeout(24 * time.Hour) // making what costs nothing takes as long as it takes
+	env.RegisterWorkflow(Study)
+	env.RegisterWorkflow(Stage)
+	once := func(err error) error {
+		// A second try in the same minute of the same process would find the same.
+		var app *temporal.ApplicationError
+		switch {
+		case err == nil:
+			return nil
+		case errors.As(err, &app):
+			return temporal.NewNonRetryableApplicationError(app.Message(), app.Type(), err)
+		}
+		return temporal.NewNonRetryableApplicationError(err.Error(), "", err)
+	}
+	register := func(name string, f any) {
+		env.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
+	}
+	register(activities.ResolveName, func(_ context.Context, call activities.Call) (activities.Resolved, error) {
+		found, err := r.Resolve(ctx, call)
+		return found, once(err)
+	})
+	register(activities.DescribeDeviceName, func(context.Context, string) (activities.Device, error) { return r.Device, nil })
+	register(activities.RecordRunName, func(context.Context, activities.RunUpdate) error { return nil })
+	register(activities.AwaitName, func(context.Context, activities.AwaitInput) (activities.Resolved, error) {
+		return activities.Resolved{}, once(errors.New("nothing else runs in a rehearsal"))
+	})
+	for _, stage := range activities.Stages {
+		register(stage, func(_ context.Context, call activities.Call) (artifact.Ref, error) {
+			ref, err := r.Make(ctx, call)
+			return ref, once(err)
+		})
+	}
+	env.ExecuteWorkflow(Study, StudyInput{Spec: spec})
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	var result StudyResult
+	if err := env.GetWorkflowResult(&result); err != nil {
+		cells, cellsErr := spec.Cells()
+		if cellsErr != nil {
+			return nil, cellsErr
+		}
+		failed := map[string]string{}
+		for _, c := range cells {
+			failed[c.Name] = cause(err)
+		}
+		return failed, nil
+	}
+	return result.Failed, nil
+}
