@@ -25,11 +25,11 @@ func documentFiles(ctx context.Context, a *Activities, raw json.RawMessage) (map
 	if err != nil {
 		return nil, err
 	}
-	sources, err := openSources(p.Sources)
+	sources, err := openSources(ctx, p.Sources)
 	if err != nil {
 		return nil, err
 	}
-	against, err := openSources(p.Decontaminate)
+	against, err := openSources(ctx, p.Decontaminate)
 	if err != nil {
 		return nil, err
 	}
@@ -44,23 +44,12 @@ func documentFiles(ctx context.Context, a *Activities, raw json.RawMessage) (map
 	return digests, nil
 }
 
-func openSources(list []datasets.DocumentSource) ([]documents.Source, error) {
-	sources := make([]documents.Source, len(list))
-	for i, s := range list {
-		var err error
-		if sources[i], err = documents.Local(s); err != nil {
-			return nil, badData("%w", err)
-		}
-	}
-	return sources, nil
-}
-
 func runDocuments(ctx context.Context, j *job) error {
 	p, err := decodeParams[datasets.DocumentsParams](j.call.Params)
 	if err != nil {
 		return err
 	}
-	sources, err := openSources(p.Sources)
+	sources, err := openSources(ctx, p.Sources)
 	if err != nil {
 		return err
 	}
@@ -84,7 +73,7 @@ func runDocuments(ctx context.Context, j *job) error {
 	n := int64(0)
 	var evaluation *documents.Evaluation
 	if len(p.Decontaminate) > 0 {
-		against, err := openSources(p.Decontaminate)
+		against, err := openSources(ctx, p.Decontaminate)
 		if err != nil {
 			return err
 		}
@@ -121,6 +110,9 @@ func runDocuments(ctx context.Context, j *job) error {
 
 // documents streams the documents of the input "documents".
 func (j *job) documents(ctx context.Context) iter.Seq2[datasets.Document, error] {
+	if j.shard != nil {
+		return lines[datasets.Document](ctx, j, partsRole, j.shard.file())
+	}
 	return lines[datasets.Document](ctx, j, "documents", "documents.jsonl.zst")
 }
 

@@ -35,6 +35,8 @@ const (
 	StoreUnavailable = "StoreUnavailable"
 	// WrongDevice: this worker's device is of another class than the call was keyed for. Retried elsewhere.
 	WrongDevice = "WrongDevice"
+	// EndpointUnavailable: a language model's service does not answer, or not in time. Retried.
+	EndpointUnavailable = "EndpointUnavailable"
 	// BudgetExceeded: the next paid request would pass the cap. Not retried.
 	BudgetExceeded = "BudgetExceeded"
 )

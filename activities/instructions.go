@@ -2,56 +2,151 @@ package activities
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"iter"
+	"os"
 	"path/filepath"
 
+	"github.com/klauspost/compress/zstd"
+	"go.temporal.io/sdk/activity"
+
+	"github.com/longalign/longalign-go/activities/llm"
 	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/datasets/artifact"
 	"github.com/longalign/longalign-go/datasets/instructions"
 )
 
-// instructionsStage asks a teacher about each document. Outputs: instances.jsonl.zst (training),
-// held-out.jsonl.zst, report.json.
-var instructionsStage = stage{name: "instructions", version: 1, describe: describeParams[datasets.InstructionsParams], run: runInstructions}
+// instructionsStage asks a teacher about each document. Outputs: instances.jsonl.zst (training), held-out.jsonl.zst, report.json; of a
+// teacher that is a language model also requests.json (what asking took), and dead-letters.jsonl where instances were given up.
+var instructionsStage = stage{
+	name: "instructions", version: 1, describe: describeInstructions, run: runInstructions,
+	division: &division{size: documentsInShard, items: func(ctx context.Context, j *job) (iter.Seq2[any, error], error) {
+		return anyOf(j.documents(ctx)), nil
+	}, join: joinInstructions},
+}
 
 // Files of the instructions stage.
 const (
-	trainFile   = "instances.jsonl.zst"
-	heldOutFile = "held-out.jsonl.zst"
+	trainFile       = "instances.jsonl.zst"
+	heldOutFile     = "held-out.jsonl.zst"
+	deadLettersFile = "dead-letters.jsonl"
+	requestsFile    = "requests.json"
 )
 
+// spentCount is the count of what replies cost, in millionths of a USD.
+const spentCount = "spent (0.000001 USD)"
+
+// describeInstructions leaves out what the user calls an endpoint.
+func describeInstructions(raw json.RawMessage) (json.RawMessage, error) {
+	p, err := decodeParams[datasets.InstructionsStageParams](raw)
+	if err != nil {
+		return nil, err
+	}
+	if p.Endpoint != nil {
+		p.Teacher = "endpoint"
+	}
+	return meaning(p)
+}
+
+// Sizes of shards. A teacher that costs time and money is asked some 200 times in one; rules do thousands of documents in a second.
+const (
+	requestsInShard         = 200
+	offlineDocumentsInShard = 20_000
+)
+
+func documentsInShard(raw json.RawMessage) (int, error) {
+	p, err := decodeParams[datasets.InstructionsStageParams](raw)
+	if err != nil {
+		return 0, err
+	}
+	if p.Endpoint == nil {
+		return offlineDocumentsInShard, nil
+	}
+	return max(1, requestsInShard/(2*max(p.PerDocument, p.PerHeldOut))), nil
+}
+
+func anyOf[T any](seq iter.Seq2[T, error]) iter.Seq2[any, error] {
+	return func(yield func(any, error) bool) {
+		for v, err := range seq {
+			if !yield(v, err) {
+				return
+			}
+		}
+	}
+}
+
+// RequestsReport is what asking a language model took, against what was forecast. It differs from attempt to attempt.
+type RequestsReport struct {
+	Model    string       `json:"model"`
+	Usage    llm.Usage    `json:"usage"`
+	Forecast llm.Forecast `json:"forecast"` // of the whole stage
+	CapUSD   float64      `json:"cap_usd,omitempty"`
+}
+
 func runInstructions(ctx context.Context, j *job) error {
-	p, err := decodeParams[datasets.InstructionsParams](j.call.Params)
+	p, err := decodeParams[datasets.InstructionsStageParams](j.call.Params)
 	if err != nil {
 		return err
 	}
-	teacher, err := j.a.teacher(p.Teacher)
+	teacher, err := j.teacher(ctx, p)
 	if err != nil {
 		return err
 	}
+	report, err := j.ask(ctx, p, teacher)
+	if closeErr := teacher.close(ctx); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return teacherError(err)
+	}
+	if teacher.model != nil {
+		if err := j.putRequests(ctx, RequestsReport{Model: teacher.Describe(), Usage: teacher.model.Usage(), Forecast: teacher.forecast, CapUSD: p.Endpoint.MaxCostUSD}); err != nil {
+			return err
+		}
+	}
+	return j.putInstructionsReport(ctx, report)
+}
+
+// ask makes the instances and stores them.
+func (j *job) ask(ctx context.Context, p datasets.InstructionsStageParams, teacher *stageTeacher) (datasets.InstructionsReport, error) {
+	var none datasets.InstructionsReport
 	tok, err := j.tokenizer(ctx, "tokenizer")
 	if err != nil {
-		return err
+		return none, err
 	}
 	// The teacher's description goes wherever its answers are shown.
 	j.note("teacher: %s", teacher.Describe())
 	train, err := newLines(filepath.Join(j.dir, trainFile))
 	if err != nil {
-		return err
+		return none, err
 	}
 	defer train.close()
 	heldOut, err := newLines(filepath.Join(j.dir, heldOutFile))
 	if err != nil {
-		return err
+		return none, err
 	}
 	defer heldOut.close()
-	maker := instructions.Maker{Teacher: teacher, Params: p, Count: tok.Count, Concurrency: 2}
+	dead, err := os.Create(filepath.Join(j.dir, deadLettersFile))
+	if err != nil {
+		return none, err
+	}
+	defer dead.Close()
+	letters := json.NewEncoder(dead)
+	given := 0
+	maker := instructions.Maker{Teacher: teacher, Params: p.InstructionsParams, Count: tok.Count, Concurrency: teacher.concurrency, DeadLetter: func(d datasets.DeadLetter) error {
+		given++
+		return letters.Encode(d)
+	}}
 	if err := maker.Init(); err != nil {
-		return badConfig("%w", err)
+		return none, badConfig("%w", err)
 	}
 	n := int64(0)
-	report, err := maker.Make(ctx, j.documents(ctx), 0, func(i datasets.Instance) error {
-		if n++; n%100 == 0 {
-			j.report(ctx, Progress{Done: n, Unit: "instance"})
+	report, err := maker.Make(ctx, j.documents(ctx), j.shard.first(), func(i datasets.Instance) error {
+		if n++; n%100 == 0 || teacher.model != nil {
+			j.report(ctx, teacher.progress(n))
 		}
 		if i.Meta != nil && i.Meta.Split == datasets.SplitHeldOut {
 			return heldOut.add(i)
@@ -59,11 +154,18 @@ func runInstructions(ctx context.Context, j *job) error {
 		return train.add(i)
 	})
 	if err != nil {
-		return err
+		return none, err
 	}
-	if report.Instances-report.HeldOut == 0 {
-		return badData("the teacher gave no usable answer to any of the training documents: %v", report.Failed)
+	if err := j.putInstances(ctx, train, heldOut); err != nil {
+		return none, err
 	}
+	if err := dead.Close(); err != nil || given == 0 {
+		return report, err
+	}
+	return report, j.putDeadLetters(ctx, filepath.Join(j.dir, deadLettersFile))
+}
+
+func (j *job) putInstances(ctx context.Context, train, heldOut *lineWriter) error {
 	for _, f := range []struct {
 		name string
 		w    *lineWriter
@@ -75,20 +177,229 @@ func runInstructions(ctx context.Context, j *job) error {
 			return err
 		}
 	}
-	j.count("instances", int64(report.Instances))
-	j.count("held_out", int64(report.HeldOut))
-	for reason, n := range report.Failed {
-		j.count("failed: "+reason, int64(n))
+	return nil
+}
+
+// putDeadLetters stores what was given up. No later stage reads it, so no later key contains it.
+func (j *job) putDeadLetters(ctx context.Context, path string) error {
+	blob, err := j.a.Store.PutFile(ctx, path)
+	if err != nil {
+		return fmt.Errorf("store %s: %w", deadLettersFile, err)
+	}
+	j.addOutput(artifact.Output{Name: deadLettersFile, MediaType: "application/jsonl", Blob: blob, Volatile: true})
+	return nil
+}
+
+func (j *job) putRequests(ctx context.Context, r RequestsReport) error {
+	if j.call.Shards == nil || j.shard != nil { // joined counts are the shards' sums already
+		j.count("requests", int64(r.Usage.Requests))
+		j.count("replies journaled before", int64(r.Usage.Journaled))
+		j.count("requests repeated", int64(r.Usage.Repeated))
+		j.count(spentCount, int64(r.Usage.SpentUSD*1e6+0.5))
+		for problem, n := range r.Usage.Problems {
+			j.count("requests "+string(problem), int64(n))
+		}
+		j.count("replies truncated", int64(r.Usage.Truncated))
+		j.count("replies refused", int64(r.Usage.Refused))
+	}
+	if j.shard == nil {
+		j.note("asking took %d requests and %.2f USD, forecast were %s", r.Usage.Requests, r.Usage.SpentUSD, r.Forecast)
+	}
+	return j.putMeasured(ctx, requestsFile, r)
+}
+
+func (j *job) putInstructionsReport(ctx context.Context, report datasets.InstructionsReport) error {
+	if j.shard == nil && report.Instances-report.HeldOut == 0 {
+		return badData("the teacher gave no usable answer to any of the training documents: %v", report.Failed)
+	}
+	if j.call.Shards == nil || j.shard != nil {
+		j.count("instances", int64(report.Instances))
+		j.count("held_out", int64(report.HeldOut))
+		for reason, n := range report.Failed {
+			j.count("failed: "+reason, int64(n))
+		}
 	}
 	return j.putJSON(ctx, "report.json", report)
 }
 
-// teacher returns the teacher of that name.
-func (a *Activities) teacher(name string) (datasets.Teacher, error) {
-	if name == "offline" {
-		return instructions.Offline{}, nil
+// joinInstructions puts the shards' instances one after the other.
+func joinInstructions(ctx context.Context, j *job, shards []*artifact.Manifest) error {
+	train, err := newLines(filepath.Join(j.dir, trainFile))
+	if err != nil {
+		return err
 	}
-	return nil, badConfig("teacher %q is not configured; use offline", name)
+	defer train.close()
+	heldOut, err := newLines(filepath.Join(j.dir, heldOutFile))
+	if err != nil {
+		return err
+	}
+	defer heldOut.close()
+	path := filepath.Join(j.dir, deadLettersFile)
+	dead, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer dead.Close()
+	var report datasets.InstructionsReport
+	var requests RequestsReport
+	given := false
+	for n, m := range shards {
+		var r datasets.InstructionsReport
+		if err := j.output(ctx, m, "report.json", &r); err != nil {
+			return err
+		}
+		report.Add(r)
+		for _, f := range []struct {
+			name string
+			to   io.Writer
+		}{{trainFile, train.z}, {heldOutFile, heldOut.z}, {deadLettersFile, dead}, {requestsFile, nil}} {
+			out, ok := m.Output(f.name)
+			if !ok {
+				continue
+			}
+			if f.to == nil {
+				var q RequestsReport
+				if err := j.a.Store.ReadJSON(ctx, out.Blob, &q); err != nil {
+					return err
+				}
+				q.Usage.Add(requests.Usage)
+				requests = q
+				continue
+			}
+			given = given || f.name == deadLettersFile
+			if err := j.appendBlob(ctx, f.to, out.Blob, f.name != deadLettersFile); err != nil {
+				return err
+			}
+		}
+		j.report(ctx, Progress{Done: int64(n + 1), Total: int64(len(shards)), Unit: "shard", Note: "joining"})
+	}
+	if err := j.putInstances(ctx, train, heldOut); err != nil {
+		return err
+	}
+	if err := dead.Close(); err != nil {
+		return err
+	}
+	if given {
+		if err := j.putDeadLetters(ctx, path); err != nil {
+			return err
+		}
+	}
+	if requests.Model != "" {
+		if err := j.putRequests(ctx, requests); err != nil {
+			return err
+		}
+	}
+	return j.putInstructionsReport(ctx, report)
+}
+
+// appendBlob copies a blob, uncompressed.
+func (j *job) appendBlob(ctx context.Context, to io.Writer, b artifact.Blob, compressed bool) error {
+	r, err := j.a.Store.OpenBlob(ctx, b)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	var from io.Reader = r
+	if compressed {
+		z, err := zstd.NewReader(r)
+		if err != nil {
+			return err
+		}
+		defer z.Close()
+		from = z
+	}
+	_, err = io.Copy(to, from)
+	return err
+}
+
+// stageTeacher is the teacher of a running stage.
+type stageTeacher struct {
+	datasets.Teacher
+	concurrency int
+	// model, budget and forecast are of language models only.
+	model    *llm.Teacher
+	budget   *llm.Budget
+	forecast llm.Forecast
+}
+
+// progress is what is told after n instances.
+func (t *stageTeacher) progress(n int64) Progress {
+	p := Progress{Done: n, Unit: "instance"}
+	if t.model != nil {
+		p.Spent = t.model.Usage().SpentUSD
+	}
+	return p
+}
+
+func (t *stageTeacher) close(ctx context.Context) error {
+	if t.budget == nil {
+		return nil
+	}
+	return t.budget.Close(context.WithoutCancel(ctx))
+}
+
+// teacher returns the one that the parameters name.
+func (j *job) teacher(ctx context.Context, p datasets.InstructionsStageParams) (*stageTeacher, error) {
+	if p.Endpoint == nil {
+		return &stageTeacher{Teacher: instructions.Offline{}, concurrency: 2}, nil
+	}
+	e, err := j.a.Endpoints.Endpoint(*p.Endpoint)
+	if err != nil {
+		return nil, badConfig("instructions.teacher %s: %w", p.Teacher, err)
+	}
+	t := &stageTeacher{concurrency: e.Params().Concurrency}
+	if t.forecast, err = j.forecast(ctx, p); err != nil {
+		return nil, err
+	}
+	if most := p.Endpoint.MaxCostUSD; most > 0 && t.forecast.USD.Low > most {
+		return nil, &problem{BudgetExceeded, fmt.Errorf("the instructions cost at least %.2f USD by forecast, max_cost_usd is %.2f: raise it, or take fewer documents", t.forecast.USD.Low, most)}
+	}
+	attempt := fmt.Sprintf("process %d", os.Getpid())
+	if activity.IsActivity(ctx) {
+		info := activity.GetInfo(ctx)
+		attempt = fmt.Sprintf("%s/%s/%s/%d", info.WorkflowExecution.ID, info.WorkflowExecution.RunID, info.ActivityID, info.Attempt)
+	}
+	t.budget = llm.NewBudget(j.a.Store, llm.Journal, j.call.Key, j.shard.name(), p.Endpoint.MaxCostUSD)
+	t.model = llm.NewTeacher(e, j.a.Store, t.budget, attempt, func(u llm.Usage) {
+		j.advance(Progress{Done: int64(u.Replies + u.Journaled), Unit: "reply", Spent: u.SpentUSD})
+	})
+	t.Teacher = t.model
+	return t, nil
+}
+
+// forecast is what the whole stage will take, by the documents that are there.
+func (j *job) forecast(ctx context.Context, p datasets.InstructionsStageParams) (llm.Forecast, error) {
+	var d datasets.DocumentsReport
+	if err := j.readJSON(ctx, "documents", "report.json", &d); err != nil {
+		return llm.Forecast{}, err
+	}
+	training := d.Kept - d.HeldOut + d.Copies
+	instances := float64(training*p.PerDocument + d.HeldOut*p.PerHeldOut)
+	tokens := 0.0
+	if n := training + d.HeldOut; n > 0 {
+		tokens = float64(d.Tokens) / float64(max(d.Kept, 1)) * instances
+	}
+	return llm.Estimate(*p.Endpoint, p.InstructionsParams, llm.Workload{
+		Instances: llm.Range{Low: instances, High: instances}, Tokens: llm.Range{Low: tokens, High: tokens},
+	}), nil
+}
+
+// teacherError types what stopped the asking.
+func teacherError(err error) error {
+	var budget *llm.BudgetError
+	var key *llm.KeyError
+	var call *llm.CallError
+	switch {
+	case errors.As(err, &budget):
+		return &problem{BudgetExceeded, err}
+	case errors.As(err, &key):
+		return badConfig("%w", err)
+	case errors.As(err, &call) && call.Fatal():
+		return badConfig("%w; check model, base_url, the key and the account", err)
+	case errors.As(err, &call):
+		return &problem{EndpointUnavailable, fmt.Errorf("%w; replies so far are kept, and the stage goes on by itself when the endpoint answers", err)}
+	}
+	return err
 }
 
 // instances streams the conversations of an input's file.

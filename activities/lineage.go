@@ -219,7 +219,7 @@ func (t *tracer) training(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	drawn, err := t.drawInstances(ctx, p.TokensParams)
+	drawn, err := t.drawnInstructions(ctx, p.TokensParams, m.Counts)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/client"
 
+	"github.com/longalign/longalign-go/activities/llm"
 	"github.com/longalign/longalign-go/datasets/artifact"
 	"github.com/longalign/longalign-go/gpu"
 )
@@ -27,6 +28,11 @@ type Activities struct {
 	OpenDevice gpu.Opener
 	// Scratch is a local directory for copies of artifacts; everything in it can be made anew.
 	Scratch string
+	// Endpoints are the language models that stages ask.
+	Endpoints llm.Pool
+	// ShardItems and ShardWindow replace the stages' own sizes of shards, and how many of them are under way at once; 0 keeps them.
+	// No result depends on them.
+	ShardItems, ShardWindow int
 	// Temporal is asked whether the owner of a stage still runs, and told of progress.
 	Temporal client.Client
 }
@@ -41,6 +47,8 @@ type Call struct {
 	Class string `json:"class,omitempty"`
 	// Key is the action key, filled in by Resolve.
 	Key string `json:"key,omitempty"`
+	// Shards is set when the stage's work was divided: its activity then joins what the shards made.
+	Shards *Shards `json:"shards,omitempty"`
 	// Label says to people which cells of a study asked for it; it means nothing to the result.
 	Label string `json:"label,omitempty"`
 }
@@ -63,6 +71,8 @@ type stage struct {
 	outside func(ctx context.Context, a *Activities, params json.RawMessage) (map[string]string, error)
 	// run makes the result: it reads inputs from the job and puts outputs into it.
 	run func(ctx context.Context, j *job) error
+	// division says how large work is divided; nil for stages that are one activity always.
+	division *division
 }
 
 // Stages names all stages in the order data flows through them.
@@ -153,6 +163,10 @@ func (a *Activities) runStage(ctx context.Context, call Call) (artifact.Ref, err
 	if key != call.Key {
 		return artifact.Ref{}, badData("the files that the %s stage reads changed while the run was under way; start it again", call.Stage)
 	}
+	if call.Shards != nil && s.division != nil {
+		whole := s
+		s.run = func(ctx context.Context, j *job) error { return joinShards(ctx, j, whole) }
+	}
 	manifest, err := a.make(ctx, s, action, call)
 	if err != nil {
 		return artifact.Ref{}, err
@@ -201,6 +215,7 @@ type job struct {
 	call     Call
 	dir      string // removed when the stage ends
 	manifest *artifact.Manifest
+	shard    *shard // the part of the stage's work that this is; nil for all of it
 	signals  signaller
 	progress atomic.Pointer[Progress]
 	moves    atomic.Int64 // grows with each report of progress
@@ -246,7 +261,16 @@ func (j *job) report(ctx context.Context, p Progress) {
 	p.Stage = j.call.Stage
 	j.progress.Store(&p)
 	j.moves.Add(1)
-	j.signals.tell(ctx, j.a, p)
+	if j.shard == nil { // of shards the workflow itself knows how many are done
+		j.signals.tell(ctx, j.a, p)
+	}
+}
+
+// advance is report for what is called at every reply and from many goroutines: heartbeats show it.
+func (j *job) advance(p Progress) {
+	p.Stage = j.call.Stage
+	j.progress.Store(&p)
+	j.moves.Add(1)
 }
 
 // stopping is closed when the worker was asked to stop: a long stage saves and hands over.

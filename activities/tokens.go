@@ -8,15 +8,39 @@ import (
 	"path/filepath"
 
 	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/datasets/artifact"
 	"github.com/longalign/longalign-go/datasets/chat"
-	"github.com/longalign/longalign-go/datasets/instructions"
 	"github.com/longalign/longalign-go/datasets/tokenizer"
 	"github.com/longalign/longalign-go/datasets/tokens"
 )
 
 // tokensStage turns instructions (or documents, for pre-training) into token sequences with labels. Outputs:
 // tokens.bin (see package tokens), report.json.
-var tokensStage = stage{name: "tokens", version: 1, describe: describeParams[datasets.TokensStageParams], run: runTokens}
+var tokensStage = stage{
+	name: "tokens", version: 1, describe: describeParams[datasets.TokensStageParams], outside: mixFiles, run: runTokens,
+	division: &division{size: instancesInShard, items: trainingItems, join: joinTokens},
+}
+
+// instancesInShard is a few minutes' work. Documents for pre-training are shuffled as a whole and not divided.
+func instancesInShard(raw json.RawMessage) (int, error) {
+	p, err := decodeParams[datasets.TokensStageParams](raw)
+	if err != nil || p.FromDocuments {
+		return 0, err
+	}
+	return 20_000, nil
+}
+
+func trainingItems(ctx context.Context, j *job) (iter.Seq2[any, error], error) {
+	p, err := decodeParams[datasets.TokensStageParams](j.call.Params)
+	if err != nil {
+		return nil, err
+	}
+	parts, err := j.portions(ctx, p.TokensParams)
+	if err != nil {
+		return nil, err
+	}
+	return anyOf(training(parts)), nil
+}
 
 func runTokens(ctx context.Context, j *job) error {
 	p, err := decodeParams[datasets.TokensStageParams](j.call.Params)
@@ -43,18 +67,28 @@ func runTokens(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
+	return j.putTokens(ctx, w, f, path, report)
+}
+
+// putTokens stores the sequences and their report.
+func (j *job) putTokens(ctx context.Context, w *tokens.Writer, f *os.File, path string, report datasets.TokensReport) error {
 	if err := w.Close(); err != nil {
 		return err
 	}
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if err := tokens.CheckReport(report); err != nil {
-		return badData("%w", err)
+	if j.shard == nil {
+		if err := tokens.CheckReport(report); err != nil {
+			return badData("%w", err)
+		}
 	}
-	j.count("sequences", int64(report.Sequences))
-	j.count("tokens", report.Ledger.Trained+report.Ledger.Prompt)
-	j.count("truncated", int64(report.Truncated))
+	if j.call.Shards == nil || j.shard != nil { // joined counts are the shards' sums already
+		j.count("sequences", int64(report.Sequences))
+		j.count("tokens", report.Ledger.Trained+report.Ledger.Prompt)
+		j.count("truncated", int64(report.Truncated))
+	}
+	var err error
 	if j.manifest.Ledger, err = json.Marshal(report.Ledger); err != nil {
 		return err
 	}
@@ -72,55 +106,91 @@ func (j *job) tokenizeInstructions(ctx context.Context, tok *tokenizer.Tokenizer
 	encoder := tokens.EncoderFunc(func(messages []datasets.Message) (ids, labels []int32, err error) {
 		return template.Encode(tok, messages)
 	})
-	drawn, err := j.drawInstances(ctx, p.TokensParams)
-	if err != nil {
-		return datasets.TokensReport{}, err
+	var all iter.Seq2[datasets.Instance, error]
+	if j.shard != nil {
+		all = lines[datasets.Instance](ctx, j, partsRole, j.shard.file())
+	} else {
+		parts, err := j.portions(ctx, p.TokensParams)
+		if err != nil {
+			return datasets.TokensReport{}, err
+		}
+		all = training(parts)
 	}
-	n := -1
+	n := int64(0)
 	counted := func(yield func(datasets.Instance, error) bool) {
-		for i, err := range j.instances(ctx, "instructions", trainFile) {
+		for i, err := range all {
 			if n++; n%500 == 0 {
-				j.report(ctx, Progress{Done: int64(n), Unit: "instance"})
-			}
-			if err == nil && drawn != nil && !drawn[n] {
-				continue
+				j.report(ctx, Progress{Done: n, Unit: "instance"})
 			}
 			if !yield(i, err) {
 				return
 			}
 		}
 	}
-	report, err := tokens.Tokenize(ctx, counted, 0, encoder, p.TokensParams, w)
+	report, err := tokens.Tokenize(ctx, counted, j.shard.first(), encoder, p.TokensParams, w)
 	if err != nil {
 		return report, badData("%w", err)
 	}
 	return report, nil
 }
 
-// drawInstances returns the numbers of the instances to train on, nil for all.
-func (j *job) drawInstances(ctx context.Context, p datasets.TokensParams) (map[int]bool, error) {
-	if p.Instances == 0 {
-		return nil, nil
-	}
-	n := 0
-	for _, err := range j.instances(ctx, "instructions", trainFile) {
-		if err != nil {
-			return nil, err
-		}
-		n++
-	}
-	if p.Instances > n {
-		return nil, badConfig("tokens.instances: %d are asked for, the teacher made %d; lower it, or take more documents", p.Instances, n)
-	}
-	numbers, err := instructions.Prefix(n, p.Instances, p.Seed)
+// joinTokens writes the shards' sequences one after the other.
+func joinTokens(ctx context.Context, j *job, shards []*artifact.Manifest) error {
+	path := filepath.Join(j.dir, "tokens.bin")
+	f, err := os.Create(path)
 	if err != nil {
-		return nil, badConfig("tokens.instances: %w", err)
+		return err
 	}
-	drawn := map[int]bool{}
-	for _, i := range numbers {
-		drawn[i] = true
+	defer f.Close()
+	w := tokens.NewWriter(f)
+	var report datasets.TokensReport
+	for n, m := range shards {
+		var r datasets.TokensReport
+		if err := j.output(ctx, m, "report.json", &r); err != nil {
+			return err
+		}
+		report.Add(r)
+		if err := j.appendSequences(ctx, m, w); err != nil {
+			return err
+		}
+		j.report(ctx, Progress{Done: int64(n + 1), Total: int64(len(shards)), Unit: "shard", Note: "joining"})
 	}
-	return drawn, nil
+	if err := report.Ledger.Balance(); err != nil {
+		return badData("%w", err)
+	}
+	return j.putTokens(ctx, w, f, path, report)
+}
+
+// appendSequences copies a shard's sequences through a memory map.
+func (j *job) appendSequences(ctx context.Context, m *artifact.Manifest, w *tokens.Writer) error {
+	out, ok := m.Output("tokens.bin")
+	if !ok {
+		return badData("shard %s has no tokens", m.Ref())
+	}
+	path := filepath.Join(j.dir, "shard.bin")
+	if err := j.a.Store.FetchBlob(ctx, out.Blob, path); err != nil {
+		return err
+	}
+	defer os.Remove(path)
+	data, unmap, err := tokens.Map(path)
+	if err != nil {
+		return err
+	}
+	defer unmap()
+	s, err := tokens.Open(data)
+	if err != nil {
+		return badData("%w", err)
+	}
+	for i := range s.Len() {
+		seq, err := s.Sequence(i)
+		if err != nil {
+			return badData("%w", err)
+		}
+		if err := w.Add(seq, s.Instance(i), s.Weight(i)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tokenizeDocuments cuts training documents, in an order drawn by seed, into sequences of at most MaxLength tokens. Each

@@ -110,8 +110,6 @@ func (p TokensParams) checkMix() error {
 	seen := map[string]bool{"instructions": true}
 	for _, s := range p.Mix {
 		switch {
-		case s.Path == "":
-			return paramError("mix", "a source needs a path")
 		case seen[s.Name]:
 			return paramError("mix", "there are two sources named %q; give them names", s.Name)
 		case s.Instances < 0 || !(s.Weight >= 0):
