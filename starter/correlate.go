@@ -17,20 +17,33 @@ func newCorrelateCommand() *cobra.Command {
 	var (
 		file, x, y  string
 		skipMissing bool
+		r           ratingsFlags
 	)
 	cmd := &cobra.Command{
 		Use:   "correlate --csv FILE --x COLUMN --y COLUMN",
-		Short: "Rank correlations of two columns of a CSV file",
+		Short: "Rank correlations of two columns of a CSV file, or the paper's Table 1 from ratings",
 		Long: `Correlate prints Spearman's ρ and Kendall's τ-b, both corrected for ties, of two
 columns of a CSV file whose first line names them:
 
   {"n":1992,"spearman":0.19683326252423866,"kendall_tau_b":0.13342469740435015}
 
-A missing value (an empty field, NA, NaN) is an error unless --skip-missing leaves its row out.`,
+A missing value (an empty field, NA, NaN) is an error unless --skip-missing leaves its row out.
+
+With --ratings it prints the paper's Table 1 from a CSV of items × raters: how people agree with each other, and each
+judge with people, by rank correlation, mean absolute difference and bias by answer length. A rater may leave items out.`,
 		Example: `  starter correlate --csv ratings.csv --x annotator_1 --y judge
-  starter correlate --csv ratings.csv --x annotator_1 --y annotator_2 --skip-missing`,
+  starter correlate --csv ratings.csv --x annotator_1 --y annotator_2 --skip-missing
+  starter correlate --ratings ratings.csv --humans annotator_1,annotator_2 --judges judge,few_shot=gpt-4+few-shot --length tokens`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if r.file != "" {
+				return r.run(cmd.InOrStdin(), cmd.OutOrStdout())
+			}
+			for name, value := range map[string]string{"csv": file, "x": x, "y": y} {
+				if value == "" {
+					return usageError{fmt.Errorf("correlate: --%s is missing; usage: %s", name, cmd.UseLine())}
+				}
+			}
 			in := cmd.InOrStdin()
 			if file != "-" {
 				f, err := os.Open(file)
@@ -71,10 +84,7 @@ A missing value (an empty field, NA, NaN) is an error unless --skip-missing leav
 	cmd.Flags().StringVar(&x, "x", "", "first column")
 	cmd.Flags().StringVar(&y, "y", "", "second column")
 	cmd.Flags().BoolVar(&skipMissing, "skip-missing", false, "leave out rows without a value in either column")
-	for _, name := range []string{"csv", "x", "y"} {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic(err) // the name is not that of a flag above
-		}
-	}
+	r.flags(cmd.Flags())
+	cmd.MarkFlagsMutuallyExclusive("csv", "ratings")
 	return cmd
 }
