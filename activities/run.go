@@ -27,17 +27,19 @@ type Use struct {
 
 // RunUpdate adds to a run's record. Zero fields leave what is there.
 type RunUpdate struct {
-	ID       RunID              `json:"id"`
-	Name     string             `json:"name,omitempty"`
-	Spec     json.RawMessage    `json:"spec,omitempty"`
-	Cells    []string           `json:"cells,omitempty"`
-	Status   artifact.Status    `json:"status,omitempty"`
-	Error    *artifact.RunError `json:"error,omitempty"`
-	Failed   map[string]string  `json:"failed,omitempty"` // cell → why
-	Uses     []Use              `json:"uses,omitempty"`
-	Tables   *artifact.Ref      `json:"tables,omitempty"`
-	Started  time.Time          `json:"started,omitzero"`
-	Finished time.Time          `json:"finished,omitzero"`
+	ID     RunID              `json:"id"`
+	Name   string             `json:"name,omitempty"`
+	Spec   json.RawMessage    `json:"spec,omitempty"`
+	Cells  []string           `json:"cells,omitempty"`
+	Status artifact.Status    `json:"status,omitempty"`
+	Error  *artifact.RunError `json:"error,omitempty"`
+	Failed map[string]string  `json:"failed,omitempty"` // cell → why
+	Uses   []Use              `json:"uses,omitempty"`
+	Tables *artifact.Ref      `json:"tables,omitempty"`
+	// Pointers are those of trainings that were begun and have no result, told when the run ends.
+	Pointers []string  `json:"pointers,omitempty"`
+	Started  time.Time `json:"started,omitzero"`
+	Finished time.Time `json:"finished,omitzero"`
 }
 
 // RecordRun applies an update to the run's record in the store. Applying one twice changes nothing.
@@ -71,7 +73,7 @@ func (a *Activities) recordRun(ctx context.Context, u RunUpdate) error {
 	if !u.Started.IsZero() {
 		r.Started = u.Started
 	}
-	r.Finished, r.Error = u.Finished, u.Error
+	r.Finished, r.Error, r.Pointers = u.Finished, u.Error, u.Pointers
 	if u.Failed != nil {
 		r.Failed = maps.Clone(u.Failed)
 	}

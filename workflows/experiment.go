@@ -97,7 +97,7 @@ func Study(ctx workflow.Context, in StudyInput) (StudyResult, error) {
 	// The record is written even when the run was cancelled.
 	closing, cancel := workflow.NewDisconnectedContext(ctx)
 	defer cancel()
-	if recordErr := s.record(closing, run.closed(workflow.Now(ctx), result, s.progress.take(), err)); err == nil {
+	if recordErr := s.record(closing, run.closed(workflow.Now(ctx), result, s.progress, err)); err == nil {
 		err = recordErr
 	}
 	if err != nil {
@@ -201,8 +201,8 @@ func (r runRecord) opened(now time.Time) activities.RunUpdate {
 	return activities.RunUpdate{ID: r.id, Name: r.spec.Name, Spec: mustJSON(r.spec), Cells: names, Status: artifact.Running, Started: now}
 }
 
-func (r runRecord) closed(now time.Time, result StudyResult, uses []activities.Use, err error) activities.RunUpdate {
-	u := activities.RunUpdate{ID: r.id, Name: r.spec.Name, Finished: now, Uses: uses, Failed: result.Failed, Status: artifact.Completed}
+func (r runRecord) closed(now time.Time, result StudyResult, p *progress, err error) activities.RunUpdate {
+	u := activities.RunUpdate{ID: r.id, Name: r.spec.Name, Finished: now, Uses: p.take(), Pointers: sortedKeys(p.unfinished), Failed: result.Failed, Status: artifact.Completed}
 	switch {
 	case temporal.IsCanceledError(err):
 		u.Status, u.Error = artifact.Cancelled, &artifact.RunError{Type: "Cancelled", Message: "cancelled by a person or a program"}

@@ -46,10 +46,12 @@ type progress struct {
 	// uses are the manifests the run has used since they were last recorded.
 	uses []activities.Use
 	seen map[string]bool
+	// unfinished are the pointers of trainings that were begun here and have no result yet.
+	unfinished map[string]bool
 }
 
 func newProgress(ctx workflow.Context) *progress {
-	p := &progress{seen: map[string]bool{}}
+	p := &progress{seen: map[string]bool{}, unfinished: map[string]bool{}}
 	for _, s := range activities.Stages {
 		p.state.Stages = append(p.state.Stages, StageCount{Stage: s})
 	}

@@ -86,7 +86,13 @@ func (s *stages) find(ctx workflow.Context, cell Cell, call activities.Call) (st
 			return stageResult{Ref: r.Ref, Reused: true}, nil
 		}
 		call.Key = r.Key
+		if call.Stage == "checkpoint" {
+			s.progress.unfinished[activities.PointerName(call.Key)] = true
+		}
 		ref, err := s.make(ctx, cell, call)
+		if err == nil {
+			delete(s.progress.unfinished, activities.PointerName(call.Key))
+		}
 		var taken *temporal.ChildWorkflowExecutionAlreadyStartedError
 		if !errors.As(err, &taken) {
 			return stageResult{Ref: ref}, err
@@ -152,7 +158,8 @@ func stageDetails(call activities.Call) string {
 }
 
 // Stage makes one result. While it runs, the activity signals how far it is, and
-// the current details show it.
+// the current details show it. Work that its activity finds too large is done in shards: a window of them, then the workflow
+// continues as new with the next, so that histories stay short.
 func Stage(ctx workflow.Context, call activities.Call) (artifact.Ref, error) {
 	workflow.SetCurrentDetails(ctx, "Waiting for a worker on queue **"+QueueOf(call.Stage)+"**.")
 	signals := workflow.GetSignalChannel(ctx, activities.ProgressSignal)
@@ -164,14 +171,38 @@ func Stage(ctx workflow.Context, call activities.Call) (artifact.Ref, error) {
 		}
 	})
 	started := workflow.Now(ctx)
-	var ref artifact.Ref
-	err := workflow.ExecuteActivity(working(ctx, call.Stage, call.Label), call.Stage, call).Get(ctx, &ref)
+	ref, err := makeStage(ctx, &call)
+	if workflow.IsContinueAsNewError(err) {
+		return ref, err
+	}
 	if err != nil {
 		workflow.SetCurrentDetails(ctx, failureDetails(err))
 		return ref, err
 	}
 	workflow.SetCurrentDetails(ctx, fmt.Sprintf("Done in %s: `%s`.", workflow.Now(ctx).Sub(started).Round(time.Second), ref))
 	return ref, nil
+}
+
+// makeStage has the result made: by one activity, or by shards which another one joins.
+func makeStage(ctx workflow.Context, call *activities.Call) (artifact.Ref, error) {
+	var made activities.Outcome
+	run := func() error {
+		return workflow.ExecuteActivity(working(ctx, call.Stage, call.Label), call.Stage, *call).Get(ctx, &made)
+	}
+	if call.Shards == nil {
+		if err := run(); err != nil || made.Shards == nil {
+			return made.Ref, err
+		}
+		call.Shards = made.Shards
+	}
+	if err := shardWindow(ctx, call); err != nil {
+		return artifact.Ref{}, err
+	}
+	if call.Shards.Next < call.Shards.Count {
+		return artifact.Ref{}, workflow.NewContinueAsNewError(ctx, StageName, *call)
+	}
+	err := run()
+	return made.Ref, err
 }
 
 // failureDetails tells a person in the UI what happened and what to do.
