@@ -9,7 +9,11 @@ import (
 
 // instructions asks the teacher about the documents, training and held-out ones.
 func (s *stages) instructions(ctx workflow.Context, cell Cell, documents, tokenizer artifact.Ref) (artifact.Ref, error) {
-	return s.do(ctx, cell, "instructions", "", cell.Spec.Instructions, inputs{"documents": documents, "tokenizer": tokenizer})
+	p := datasets.InstructionsStageParams{InstructionsParams: cell.Spec.Instructions}
+	if e, ok := cell.Spec.Endpoints[p.Teacher]; ok {
+		p.Endpoint = &e
+	}
+	return s.do(ctx, cell, "instructions", "", p, inputs{"documents": documents, "tokenizer": tokenizer})
 }
 
 // tokens renders the training instructions with the chat template and labels the answers.

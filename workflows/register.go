@@ -22,7 +22,12 @@ func Register(w worker.Registry, queue string, a *activities.Activities) {
 		w.RegisterActivityWithOptions(a.DescribeDevice, activity.RegisterOptions{Name: activities.DescribeDeviceName})
 	}
 	for _, stage := range activities.Stages {
-		if QueueOf(stage) == queue {
+		switch {
+		case QueueOf(stage) != queue:
+		case activities.Divisible(stage):
+			w.RegisterActivityWithOptions(a.RunDivisible, activity.RegisterOptions{Name: stage})
+			w.RegisterActivityWithOptions(a.RunShard, activity.RegisterOptions{Name: activities.ShardName(stage)})
+		default:
 			w.RegisterActivityWithOptions(a.Run, activity.RegisterOptions{Name: stage})
 		}
 	}

@@ -33,8 +33,10 @@ type Spec struct {
 	Tokenizer    datasets.TokenizerParams    `json:"tokenizer"`
 	Instructions datasets.InstructionsParams `json:"instructions"`
 	Tokens       datasets.TokensParams       `json:"tokens"`
-	Batches      datasets.BatchesParams      `json:"batches"`
-	Model        datasets.ModelParams        `json:"model"`
+	// Endpoints are the language models that stages name: teachers, judges.
+	Endpoints map[string]datasets.EndpointParams `json:"endpoints,omitempty"`
+	Batches   datasets.BatchesParams             `json:"batches"`
+	Model     datasets.ModelParams               `json:"model"`
 	// Pretrain trains the model on the documents first; without it training starts from the model as it is.
 	Pretrain    *PretrainSpec              `json:"pretrain,omitempty"`
 	Train       datasets.TrainParams       `json:"train"`
@@ -109,6 +111,13 @@ func (s Spec) withDefaults() (Spec, error) {
 func (s Spec) fill() Spec {
 	s.Documents, s.Tokenizer, s.Instructions = s.Documents.Defaults(), s.Tokenizer.Defaults(), s.Instructions.Defaults()
 	s.Tokens, s.Model, s.Train = s.Tokens.Defaults(), s.Model.Defaults(), s.Train.Defaults()
+	if s.Endpoints != nil {
+		filled := map[string]datasets.EndpointParams{}
+		for name, e := range s.Endpoints {
+			filled[name] = e.Defaults()
+		}
+		s.Endpoints = filled
+	}
 	if s.Batches.MaxLength == 0 {
 		s.Batches.MaxLength = s.Tokens.MaxLength
 	}
@@ -149,6 +158,14 @@ func (s Spec) check() error {
 			return err
 		}
 	}
+	if err := s.checkEndpoints(); err != nil {
+		return err
+	}
+	for i, m := range s.Tokens.Mix {
+		if m.Path == "" {
+			return &SpecError{Key: fmt.Sprintf("tokens.mix.%d.path", i), Reason: "name a file or directory of conversations, such as $FETCHED/longalpaca-12k"}
+		}
+	}
 	if s.Pretrain != nil {
 		if err := at("pretrain.batches", s.Pretrain.Batches.Validate()); err != nil {
 			return err
@@ -164,6 +181,23 @@ func (s Spec) check() error {
 		return &SpecError{Key: "tokens.max_length", Reason: fmt.Sprintf("%d is more than the %d positions of the model; lower it or raise model.max_position_embeddings", s.Tokens.MaxLength, s.Model.MaxPositionEmbeddings)}
 	case s.Model.Path == "" && s.Tokenizer.Path != "" && s.Pretrain == nil:
 		return &SpecError{Key: "model", Reason: "a new model that is not pre-trained knows nothing; add pretrain or name a model in model.path"}
+	}
+	return nil
+}
+
+// checkEndpoints checks the language models, and that the teacher is one of them or needs none.
+func (s Spec) checkEndpoints() error {
+	for _, name := range sortedKeys(s.Endpoints) {
+		if name == datasets.OfflineTeacher {
+			return &SpecError{Key: "endpoints." + name, Reason: "the name is taken by the teacher that needs no network; choose another"}
+		}
+		if err := at("endpoints."+name, s.Endpoints[name].Validate()); err != nil {
+			return err
+		}
+	}
+	teacher := s.Instructions.Teacher
+	if _, ok := s.Endpoints[teacher]; !ok && teacher != datasets.OfflineTeacher {
+		return &SpecError{Key: "instructions.teacher", Reason: fmt.Sprintf("%q is no endpoint of this file; add it under endpoints:, or use %s", teacher, datasets.OfflineTeacher)}
 	}
 	return nil
 }
