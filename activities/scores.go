@@ -14,14 +14,25 @@ import (
 )
 
 // scoresStage scores predictions, sample by sample. Output: scores.json.
-var scoresStage = stage{name: "scores", version: 1, describe: describeParams[datasets.ScoresParams], run: runScores}
+var scoresStage = stage{name: "scores", version: 1, describe: describeParams[datasets.ScoresStageParams], outside: scoreFiles, run: runScores}
 
-// Scores is the scores stage's output: samples by metric.
+// Scores is the scores stage's output: samples by metric. Metrics of the paper's tables have its columns' names.
 type Scores struct {
 	Metrics map[string]reports.ScoreSet `json:"metrics"`
+	// Judged names the metrics that are a judge's ratings.
+	Judged []string `json:"judged,omitempty"`
+	// Needle is the needle test's grid, of the benchmark of that name.
+	Needle *reports.NeedleGrid `json:"needle,omitempty"`
 }
 
 func runScores(ctx context.Context, j *job) error {
+	p, err := decodeParams[datasets.ScoresStageParams](j.call.Params)
+	if err != nil {
+		return err
+	}
+	if p.Benchmark != nil {
+		return runBenchmarkScores(ctx, j, *p.Benchmark)
+	}
 	predictions, err := j.predictions(ctx, "predictions")
 	if err != nil {
 		return err

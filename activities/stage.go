@@ -76,10 +76,10 @@ type stage struct {
 }
 
 // Stages names all stages in the order data flows through them.
-var Stages = []string{"documents", "tokenizer", "instructions", "tokens", "batches", "checkpoint", "predictions", "scores", "tables"}
+var Stages = []string{"documents", "tokenizer", "instructions", "tokens", "batches", "checkpoint", "questions", "predictions", "judgments", "scores", "tables"}
 
 func stageNamed(name string) (stage, error) {
-	for _, s := range []stage{documentsStage, tokenizerStage, instructionsStage, tokensStage, batchesStage, checkpointStage, predictionsStage, scoresStage, tablesStage} {
+	for _, s := range []stage{documentsStage, tokenizerStage, instructionsStage, tokensStage, batchesStage, checkpointStage, questionsStage, predictionsStage, judgmentsStage, scoresStage, tablesStage} {
 		if s.name == name {
 			return s, nil
 		}

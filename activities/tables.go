@@ -197,6 +197,9 @@ func (j *job) cellData(ctx context.Context, p TablesParams, c TablesCell, ranges
 		set.Sources = []string{reports.Source(j.call.Inputs[scores])}
 		d.Scores[name] = set
 	}
+	if err := j.benchmarks(ctx, c, &d); err != nil {
+		return d, err
+	}
 	plans, report, err := j.plans(ctx, batches)
 	if err != nil {
 		return d, err
@@ -405,8 +408,8 @@ func (j *job) lineage(ctx context.Context, p TablesParams) ([]reports.StageUse, 
 		return nil
 	}
 	for _, c := range p.Cells {
-		for _, role := range []string{"batches/", "checkpoint/", "scores/"} {
-			if err := walk(j.call.Inputs[role+c.Name], c.Name); err != nil {
+		for _, role := range append([]string{"batches/" + c.Name, "checkpoint/" + c.Name, "scores/" + c.Name}, j.benchmarkRoles(c)...) {
+			if err := walk(j.call.Inputs[role], c.Name); err != nil {
 				return nil, err
 			}
 		}

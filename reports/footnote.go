@@ -23,6 +23,11 @@ const (
 	NoteMeasured   = "measured"
 	NoteExact      = "exact"
 	NoteImported   = "imported"
+	NoteSubset     = "subset"
+	NoteUndated    = "undated-judge"
+	NoteMoved      = "judge-moved"
+	NoteOwnPrompt  = "own-prompt"
+	NoteShots      = "other-shots"
 )
 
 // StandardFootnotes returns the footnotes that need no definition in a table.
@@ -37,6 +42,11 @@ func StandardFootnotes() []Footnote {
 		{NoteMeasured, "measured on the machine named under provenance; it differs from run to run"},
 		{NoteExact, "exact: counted from the plan, no sampling"},
 		{NoteImported, "imported: computed by another program, taken over as it is"},
+		{NoteSubset, "subset: of the benchmark's first samples only; not comparable with published values"},
+		{NoteUndated, "undated judge: the judging model's name has no date, so that it may change and the value not be repeated; not a final value"},
+		{NoteMoved, "judge moved: the judge rates fixed answers differently than when it was first asked; not comparable with earlier values"},
+		{NoteOwnPrompt, "own prompt: judged with a prompt in our words, not the benchmark's"},
+		{NoteShots, "other shots: not with the leaderboard's number of solved examples"},
 	}
 }
 

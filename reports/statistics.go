@@ -3,6 +3,7 @@ package reports
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -181,7 +182,7 @@ func (s *Study) cell(m Metric, cells []CellData) Cell {
 	if len(pooled) == 0 {
 		return Cell{Incomplete: true, Marks: union(out.Marks, []string{NoteUnmeasured}), Failed: out.Failed, Truncated: out.Truncated, Sources: out.Sources}
 	}
-	iv := bootstrap.MeanCI(scores(pooled), s.Seed, s.Resamples)
+	iv := meanCI(pooled, groupsOf(m.Name, cells), s.Seed, s.Resamples)
 	out.Value, out.Low, out.High, out.N = iv.Mean, iv.Low, iv.High, iv.N
 	if out.N < 2 {
 		out.Low, out.High = 0, 0
@@ -267,6 +268,7 @@ func contrast(m Metric, as, bs []CellData, seed uint64, resamples int) Contrast 
 	seen := map[string]int{}
 	exacts := 0
 	out.Identical = true
+	groups := groupsOf(m.Name, as)
 	for i := range as {
 		j := slices.IndexFunc(bs, func(b CellData) bool { return b.Seed == as[i].Seed })
 		if j < 0 {
@@ -295,25 +297,25 @@ func contrast(m Metric, as, bs []CellData, seed uint64, resamples int) Contrast 
 		if len(matched.IDs) == 0 {
 			continue
 		}
-		sum := 0.0
+		var ofSeed []bootstrap.Sample
 		for k, id := range matched.IDs {
 			d := matched.A[k] - matched.B[k]
-			sum += d
+			ofSeed = append(ofSeed, bootstrap.Sample{ID: id, Score: d})
 			out.Identical = out.Identical && d == 0
 			seen[id]++
-			diffs = append(diffs, bootstrap.Sample{ID: id, Score: d})
 		}
-		out.PerSeed = append(out.PerSeed, sum/float64(len(matched.IDs)))
+		diffs = append(diffs, ofSeed...)
+		out.PerSeed = append(out.PerSeed, macroMean(ofSeed, groups))
 		out.Seeds = append(out.Seeds, a.Seed)
 	}
 	if len(out.PerSeed) == 0 {
 		out.Unpaired, out.Identical = "there are no common seeds with common samples", false
 		return out
 	}
-	mean, half := seedInterval(out.PerSeed)
+	ofSeeds, half := seedInterval(out.PerSeed)
 	if exacts > 0 {
 		out.Exact, out.N = true, exacts
-		out.Diff, out.Low, out.High = mean, mean-half, mean+half
+		out.Diff, out.Low, out.High = ofSeeds, ofSeeds-half, ofSeeds+half
 		return out
 	}
 	// A sample that failed under one seed would weigh the seeds unequally: leave it out.
@@ -322,11 +324,65 @@ func contrast(m Metric, as, bs []CellData, seed uint64, resamples int) Contrast 
 		out.Unpaired = "no sample was scored under every seed"
 		return out
 	}
-	pooled := scores(poolByID(diffs))
-	iv := bootstrap.Paired(pooled, make([]float64, len(pooled)), seed, resamples)
+	pooled := poolByID(diffs)
+	if len(groups) > 0 {
+		iv := meanCI(pooled, groups, seed, resamples)
+		out.Diff, out.N = iv.Mean, iv.N
+		out.Low, out.High = min(iv.Low, iv.Mean-half), max(iv.High, iv.Mean+half)
+		return out
+	}
+	iv := bootstrap.Paired(scores(pooled), make([]float64, len(pooled)), seed, resamples)
 	out.Diff, out.N = iv.Diff, iv.N
 	out.Low, out.High = min(iv.Low, iv.Diff-half), max(iv.High, iv.Diff+half)
 	return out
+}
+
+// groupsOf maps samples to their groups; it is empty for scores without groups.
+func groupsOf(metric string, cells []CellData) map[string]string {
+	groups := map[string]string{}
+	for _, c := range cells {
+		for _, s := range c.Scores[metric].Samples {
+			if s.Group != "" {
+				groups[s.ID] = s.Group
+			}
+		}
+	}
+	return groups
+}
+
+// meanCI is the mean of samples with its interval, or, with groups, the mean of the groups' means.
+func meanCI(samples []bootstrap.Sample, groups map[string]string, seed uint64, resamples int) bootstrap.Interval {
+	if len(groups) == 0 {
+		return bootstrap.MeanCI(scores(samples), seed, resamples)
+	}
+	return bootstrap.MacroMeanCI(grouped(samples, groups), seed, resamples)
+}
+
+// macroMean is the mean of samples, or, with groups, the mean of the groups' means.
+func macroMean(samples []bootstrap.Sample, groups map[string]string) float64 {
+	var sum float64
+	all := grouped(samples, groups)
+	for _, values := range all {
+		var of float64
+		for _, v := range values {
+			of += v
+		}
+		sum += of / float64(len(values))
+	}
+	return sum / float64(len(all))
+}
+
+// grouped are the scores by group, groups in the order of their names.
+func grouped(samples []bootstrap.Sample, groups map[string]string) [][]float64 {
+	byGroup := map[string][]float64{}
+	for _, s := range samples {
+		byGroup[groups[s.ID]] = append(byGroup[groups[s.ID]], s.Score)
+	}
+	var values [][]float64
+	for _, g := range slices.Sorted(maps.Keys(byGroup)) {
+		values = append(values, byGroup[g])
+	}
+	return values
 }
 
 // studentT are the 97.5 % quantiles of Student's t for 1, 2, … degrees of freedom.

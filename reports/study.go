@@ -129,6 +129,8 @@ type Sample struct {
 	Value float64 `json:"value"`
 	// Length is the answer's length in target tokens; it decides the bucket.
 	Length int `json:"length,omitempty"`
+	// Group is set in averages of averages: each group, such as a dataset, weighs alike whatever its number of samples.
+	Group string `json:"group,omitempty"`
 	// Failed samples have no value and count nowhere but among the failed.
 	Failed    bool `json:"failed,omitempty"`
 	Truncated bool `json:"truncated,omitempty"`
