@@ -86,7 +86,13 @@ func (s *stages) find(ctx workflow.Context, cell Cell, call activities.Call) (st
 			return stageResult{Ref: r.Ref, Reused: true}, nil
 		}
 		call.Key = r.Key
+		if call.Stage == "checkpoint" {
+			s.progress.unfinished[activities.PointerName(call.Key)] = true
+		}
 		ref, err := s.make(ctx, cell, call)
+		if err == nil {
+			delete(s.progress.unfinished, activities.PointerName(call.Key))
+		}
 		var taken *temporal.ChildWorkflowExecutionAlreadyStartedError
 		if !errors.As(err, &taken) {
 			return stageResult{Ref: ref}, err
