@@ -1,0 +1,87 @@
+package cuda
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/longalign/longalign-go/gpu"
+	"github.com/longalign/longalign-go/gpu/cuda/emulator"
+	"github.com/longalign/longalign-go/gpu/cuda/kernels"
+	"github.com/longalign/longalign-go/gpu/devicetest"
+)
+
+// emulated runs a Device's launches in the emulator.
+type emulated struct{ *emulator.Machine }
+
+func (e emulated) info() gpu.Info {
+	return gpu.Info{Kind: "cuda", Name: "emulator", Class: "cuda/emulated"}
+}
+func (e emulated) alloc(n int) (uint64, error)    { return e.Alloc(n) }
+func (e emulated) free(a uint64) error            { return e.Free(a) }
+func (e emulated) sync() error                    { return nil }
+func (e emulated) close() error                   { return e.Close() }
+func (e emulated) multiply(product) (bool, error) { return false, nil }
+func (e emulated) upload(dst uint64, src []byte) error {
+	return e.move(e.Bytes(dst, len(src)), src)
+}
+func (e emulated) download(dst []byte, src uint64) error {
+	return e.move(dst, e.Bytes(src, len(dst)))
+}
+func (e emulated) copy(dst, src uint64, n int) error {
+	return e.move(e.Bytes(dst, n), e.Bytes(src, n))
+}
+func (e emulated) zero(dst uint64, n int) error {
+	clear(e.Bytes(dst, n))
+	return nil
+}
+func (e emulated) move(dst, src []byte) error {
+	if len(dst) != len(src) {
+		return errors.New("emulator: a copy beyond the memory")
+	}
+	copy(dst, src)
+	return nil
+}
+func (e emulated) launch(u kernels.Unit, grid [3]uint32, threads, shared int, args []byte) error {
+	return e.Launch(u.String(), grid, threads, shared, args)
+}
+
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "cuda-emulator")
+	if err != nil {
+		return "", err
+	}
+	return emulator.Build(dir, kernels.Units())
+})
+
+// openEmulated opens a device on the emulator, or skips where nothing can build it.
+func openEmulated(t *testing.T, seed uint64) *Device {
+	t.Helper()
+	program, err := build()
+	if errors.Is(err, emulator.ErrNoCompiler) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := emulator.Start(program, kernels.Units(), 256<<20, seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDevice(emulated{m})
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+// The whole device, kernels included, passes the shared suite on the emulator.
+func TestEmulatedDevicePassesTheSuite(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the emulator takes some seconds")
+	}
+	devicetest.Run(t, func(t *testing.T) gpu.Device { return openEmulated(t, 1) })
+}
