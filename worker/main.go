@@ -42,6 +42,7 @@ type options struct {
 	queues     []string
 	scratch    string
 	stdin      bool
+	share      float64
 	grace      time.Duration
 }
 
@@ -62,6 +63,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	o.connection.Flags(c.Flags())
 	c.Flags().StringSliceVar(&o.queues, "queues", workflows.Queues, "task queues to serve")
 	c.Flags().StringVar(&o.scratch, "scratch", filepath.Join(os.TempDir(), "longalign"), "directory for local copies of artifacts")
+	c.Flags().Float64Var(&o.share, "llm-share", 1, "this worker's share of the requests and tokens a minute that experiments allow their endpoints; the shares of all workers on queue llm add up to 1")
 	c.Flags().BoolVar(&o.stdin, "stdin", false, "end when standard input closes (a child of starter)")
 	c.Flags().DurationVar(&o.grace, "grace", 25*time.Second, "time that running stages get to save when the worker is stopped")
 	c.SetArgs(args)
@@ -84,6 +86,9 @@ func serve(ctx context.Context, o options, stdin io.Reader, stdout, stderr io.Wr
 			return fmt.Errorf("queue %q is not known; queues are %s", q, strings.Join(workflows.Queues, ", "))
 		}
 	}
+	if !(o.share > 0 && o.share <= 1) {
+		return fmt.Errorf("--llm-share %g is not above 0 and at most 1", o.share)
+	}
 	store, err := o.connection.OpenStore(ctx)
 	if err != nil {
 		return err
@@ -97,6 +102,7 @@ func serve(ctx context.Context, o options, stdin io.Reader, stdout, stderr io.Wr
 	}
 	defer temporal.Close()
 	a := &activities.Activities{Store: store, OpenDevice: devices.Open, Scratch: o.scratch, Temporal: temporal}
+	a.Endpoints.Share = o.share
 	workers, err := start(temporal, a, o)
 	if err != nil {
 		return err
