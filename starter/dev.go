@@ -43,9 +43,10 @@ commands in the same directory find them by themselves.`,
 func newVersionCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:   "version",
-		Short: "Print the program's version, revision and platform",
-		Args:  cobra.NoArgs,
+		Use:     "version",
+		Short:   "Print the program's version, revision and platform",
+		Example: "  starter version --json",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			code, platform := artifact.CurrentCode(), artifact.CurrentPlatform()
 			if asJSON {

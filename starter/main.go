@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -107,7 +108,7 @@ func exitCode(ctx context.Context, err error) int {
 	var spec *workflows.SpecError
 	var incomplete incompleteError
 	switch {
-	case errors.As(err, &usage), errors.As(err, &spec):
+	case errors.As(err, &usage), errors.As(err, &spec), strings.HasPrefix(err.Error(), "unknown command "): // cobra's, which has no type
 		return exitUsage
 	case errors.As(err, &incomplete):
 		return exitIncomplete

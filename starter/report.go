@@ -34,6 +34,9 @@ machine, with or without Temporal. With two runs it compares them cell by cell, 
 			if s.json {
 				format = "json"
 			}
+			if _, err := reports.ParseFormat(format); err != nil {
+				return usageError{err}
+			}
 			return s.with(c.Context(), c.ErrOrStderr(), func(store *artifact.Store) error {
 				run, err := finishedRun(c.Context(), store, args[0])
 				if err != nil {

@@ -13,9 +13,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// Namespace makes a Temporal namespace for one test, with search attributes of type keyword, and returns a client of it.
-// Task queues have fixed names: in a namespace of its own, a test's workers see none but the test's tasks.
-func Namespace(t TB, e Endpoint, attributes []string) client.Client {
+// Namespace makes a Temporal namespace for one test, with search attributes of type keyword, and returns a client of it and
+// its name. Task queues have fixed names: in a namespace of its own, a test's workers see none but the test's tasks.
+func Namespace(t TB, e Endpoint, attributes []string) (client.Client, string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -46,7 +46,7 @@ func Namespace(t TB, e Endpoint, attributes []string) client.Client {
 	}); err != nil {
 		t.Fatalf("search attributes of namespace %s: %v", name, err)
 	}
-	return c
+	return c, name
 }
 
 // until tries again what fails, until the context ends.

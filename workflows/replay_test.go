@@ -30,12 +30,11 @@ var record = flag.Bool("record", false, "record the histories in testdata/histor
 const histories = "testdata/histories"
 
 // TestRecordedHistoriesReplay replays what runs of this and earlier versions did. When it fails, runs that were started
-// before the change would break: guard the change with workflow.GetVersion and keep the old histories. New histories are
-// recorded, without this machine's names, by
+// before the change would break: guard the change with workflow.GetVersion. Histories are recorded by
 //
 //	go test ./workflows -run TestRecord -record
 //
-// which gives new names to nothing: an old history that must still replay is kept under another name first.
+// which overwrites those of the same names; see testdata/README.md.
 func TestRecordedHistoriesReplay(t *testing.T) {
 	files, err := filepath.Glob(histories + "/*.json")
 	if err != nil {

@@ -63,7 +63,8 @@ func newCluster(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cluster{t: t, temporal: testenv.Namespace(t, testenv.Shared(t), workflows.SearchAttributes), store: store, docs: filepath.Join(t.TempDir(), "corpus")}
+	temporal, _ := testenv.Namespace(t, testenv.Shared(t), workflows.SearchAttributes)
+	c := &cluster{t: t, temporal: temporal, store: store, docs: filepath.Join(t.TempDir(), "corpus")}
 	writeCorpus(t, c.docs)
 	return c
 }
