@@ -124,6 +124,16 @@ func (a *Activities) mend(ctx context.Context, run *artifact.RunRecord, ref arti
 	if err != nil {
 		return Finding{Repair: "its manifest says how it was made and cannot be read: move the damaged object away and start the run again, which makes it anew"}
 	}
+	if found := a.relinked(ctx, m); found != nil {
+		if !o.Repair {
+			return Finding{Repair: fmt.Sprintf("the same bytes are elsewhere in the store: starter verify %s --repair names them in their place", run.ID)}
+		}
+		stored, err := a.putGeneration(ctx, m, found)
+		if err != nil {
+			return Finding{Repair: err.Error()}
+		}
+		return Finding{Repaired: stored, Repair: "another copy of the same bytes"}
+	}
 	if cost := Cost(m.Stage, m.Params); cost != "" && !o.Costly {
 		return Finding{Repair: fmt.Sprintf("making it again takes %s: starter verify %s --repair --costly, or start the run again", cost, run.ID)}
 	}
@@ -143,6 +153,30 @@ func (a *Activities) mend(ctx context.Context, run *artifact.RunRecord, ref arti
 		return Finding{Repair: err.Error()}
 	}
 	return Finding{Repaired: stored, Repair: "made again"}
+}
+
+// copiesSought bounds how many copies of a blob are looked for. There is more than one only after a repair.
+const copiesSought = 4
+
+// relinked returns the manifest with whole copies of its outputs, nil when the store does not have them all. Several results may
+// hold the same bytes, and the repair of one has stored them again.
+func (a *Activities) relinked(ctx context.Context, m *artifact.Manifest) *artifact.Manifest {
+	found := *m
+	found.Outputs = slices.Clone(m.Outputs)
+	for i, o := range found.Outputs {
+		whole := a.Store.CheckBlob(ctx, o.Blob) == nil
+		for n := 1; !whole && n <= copiesSought; n++ {
+			if o.Blob.Copy = n; n == 1 {
+				o.Blob.Copy = 0
+			}
+			whole = a.Store.CheckBlob(ctx, o.Blob) == nil
+		}
+		if !whole {
+			return nil
+		}
+		found.Outputs[i] = o
+	}
+	return &found
 }
 
 // putGeneration stores a result that was made again beside all there are.
