@@ -58,7 +58,7 @@ func (j *job) askCanary(ctx context.Context, who judge, p datasets.EndpointParam
 		}
 		made, err := who.rate(ctx, toRate{id: c.id, rounds: 1, parse: scale.Parse, messages: []datasets.Message{
 			{Role: datasets.RoleSystem, Content: longbenchchat.System}, {Role: datasets.RoleUser, Content: user},
-		}}, int(now.Unix()))
+		}}, int(now.UnixMicro()))
 		if err != nil {
 			return err
 		}

@@ -13,10 +13,20 @@ const (
 	AwaitName          = "await-stage"
 	DescribeDeviceName = "describe-device"
 	RecordRunName      = "record-run"
+	// EndpointPredictionsName is the predictions stage where an endpoint answers: it needs no device.
+	EndpointPredictionsName = "predictions-by-endpoint"
 )
 
 // Device describes the device of a gpu worker.
 type Device = gpu.Info
+
+// ActivityName is the name under which the activity that makes a call's result is registered. It decides on the task queue.
+func ActivityName(call Call) string {
+	if _, ok := call.Inputs["checkpoint"]; call.Stage == "predictions" && !ok {
+		return EndpointPredictionsName
+	}
+	return call.Stage
+}
 
 // DescribeDevice says which device a gpu worker trains on. Action keys of training and
 // predictions contain its class.
