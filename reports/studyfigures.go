@@ -128,6 +128,9 @@ func TimeFigure(s *Study) (*Figure, error) {
 		c.Series = append(c.Series, BarSeries{Name: m.label(), Colour: seriesColours[i%len(seriesColours)],
 			Values: []float64{valueOrNaN(measured), valueOrNaN(simulated)}})
 		f.Sources = union(f.Sources, measured.Sources)
+		if longest := max(measured.Value, simulated.Value); longest > 0 && longest < 10 {
+			c.Decimals = 2 // seconds would all read 0
+		}
 	}
 	return Bars(f, c)
 }

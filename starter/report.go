@@ -217,7 +217,7 @@ func get(ctx context.Context, store *artifact.Store, id, stage, cell, dir string
 		slices.Sort(cells)
 		return usageError{fmt.Errorf("run %s has %d different results of %s; choose one with --cell %s", id, len(found), stage, strings.Join(cells, " or --cell "))}
 	}
-	m, err := store.Manifest(ctx, ref)
+	m, err := store.Current(ctx, ref)
 	if err != nil {
 		return err
 	}
