@@ -2,6 +2,7 @@ package datasets
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -119,7 +120,11 @@ func (p BenchmarksParams) Validate(endpoints []string) error {
 	if p.MaxLength < 0 {
 		return paramError("max_length", "%d is negative", p.MaxLength)
 	}
-	for field, b := range map[string]*LongBenchParams{BenchmarkLongBench: p.LongBench, BenchmarkLongBenchE: p.LongBenchE} {
+	for _, part := range []struct {
+		field string
+		b     *LongBenchParams
+	}{{BenchmarkLongBench, p.LongBench}, {BenchmarkLongBenchE, p.LongBenchE}} {
+		field, b := part.field, part.b
 		switch {
 		case b == nil:
 		case b.Path == "":
@@ -132,7 +137,11 @@ func (p BenchmarksParams) Validate(endpoints []string) error {
 			}
 		}
 	}
-	for field, b := range map[string]*JudgedParams{BenchmarkLongBenchChat: p.LongBenchChat, BenchmarkMTBench: p.MTBench} {
+	for _, part := range []struct {
+		field string
+		b     *JudgedParams
+	}{{BenchmarkLongBenchChat, p.LongBenchChat}, {BenchmarkMTBench, p.MTBench}} {
+		field, b := part.field, part.b
 		switch {
 		case b == nil:
 			continue
@@ -173,6 +182,52 @@ func (p BenchmarksParams) Validate(endpoints []string) error {
 		}
 	}
 	return nil
+}
+
+// BenchmarkPlan is what one benchmark asks of the stages: questions → predictions → judgments → scores.
+type BenchmarkPlan struct {
+	Name      string
+	Questions *QuestionsParams // nil for the short tasks, whose questions are the harness's own
+	Judge     string           // "" for none
+	Scores    BenchmarkScoresParams
+	// Harness says that lm-evaluation-harness asks the questions; else, without questions, its results are imported.
+	Harness bool
+}
+
+// Plans lists the benchmarks for one cell, in the order of the keys.
+func (p BenchmarksParams) Plans(method string, seed uint64) []BenchmarkPlan {
+	var all []BenchmarkPlan
+	add := func(judge string, q QuestionsParams) {
+		all = append(all, BenchmarkPlan{Name: q.Benchmark, Questions: &q, Judge: judge,
+			Scores: BenchmarkScoresParams{Benchmark: q.Benchmark, Datasets: q.Datasets, MaxSamples: q.MaxSamples}})
+	}
+	longBench := func(name string, b *LongBenchParams) {
+		if b != nil {
+			add(b.Judge, QuestionsParams{Benchmark: name, Path: b.Path, Config: b.Config, Datasets: b.Datasets, MaxSamples: b.MaxSamples})
+		}
+	}
+	judged := func(name string, b *JudgedParams) {
+		if b != nil {
+			add(b.Judge, QuestionsParams{Benchmark: name, Path: b.Path, MaxSamples: b.MaxSamples})
+		}
+	}
+	longBench(BenchmarkLongBench, p.LongBench)
+	longBench(BenchmarkLongBenchE, p.LongBenchE)
+	judged(BenchmarkLongBenchChat, p.LongBenchChat)
+	judged(BenchmarkMTBench, p.MTBench)
+	if b := p.Needle; b != nil {
+		n := *b
+		n.Judge, n.Haystack = "", ""
+		add(b.Judge, QuestionsParams{Benchmark: BenchmarkNeedle, Path: b.Haystack, Needle: &n})
+	}
+	if b := p.EnQA; b != nil {
+		add("", QuestionsParams{Benchmark: BenchmarkEnQA, Path: b.Path, MaxSamples: b.MaxSamples})
+	}
+	if b := p.ShortTasks; b != nil {
+		file := strings.NewReplacer("{method}", method, "{seed}", strconv.FormatUint(seed, 10)).Replace(b.Results)
+		all = append(all, BenchmarkPlan{Name: BenchmarkShortTasks, Harness: b.LMEval, Scores: BenchmarkScoresParams{Benchmark: BenchmarkShortTasks, Results: file}})
+	}
+	return all
 }
 
 // QuestionsParams are what the questions stage is called with: one benchmark's files become questions and references.

@@ -1,8 +1,6 @@
 package workflows
 
 import (
-	"maps"
-	"slices"
 	"time"
 
 	"go.temporal.io/sdk/temporal"
@@ -30,6 +28,10 @@ func (s *stages) experiment(ctx workflow.Context, cell Cell) (Scored, error) {
 	if err != nil {
 		return Scored{}, err
 	}
+	questions, err := s.questions(ctx, cell, tokenizer)
+	if err != nil {
+		return Scored{}, err
+	}
 	base, err := s.base(ctx, cell, documents, tokenizer)
 	if err != nil {
 		return Scored{}, err
@@ -46,12 +48,17 @@ func (s *stages) experiment(ctx workflow.Context, cell Cell) (Scored, error) {
 	if err != nil {
 		return Scored{}, err
 	}
-	return Scored{Documents: documents, Instructions: instructions, Tokens: tokens, Batches: batches, Checkpoint: checkpoint, Scores: scores}, nil
+	benchmarks, err := s.benchmarks(ctx, cell, questions, checkpoint, tokenizer)
+	if err != nil {
+		return Scored{}, err
+	}
+	return Scored{Documents: documents, Instructions: instructions, Tokens: tokens, Batches: batches, Checkpoint: checkpoint, Scores: scores, Benchmarks: benchmarks}, nil
 }
 
 // Scored holds what the tables need of one cell.
 type Scored struct {
 	Documents, Instructions, Tokens, Batches, Checkpoint, Scores artifact.Ref
+	Benchmarks                                                   inputs // scores by benchmark
 }
 
 // StudyInput starts a run. Continued runs carry how far they are.
@@ -165,7 +172,7 @@ func (s *stages) cells(ctx workflow.Context, in *StudyInput, batch []Cell, score
 				*firstErr = err
 			}
 			in.Failed[cell.Name] = cause(err)
-			s.progress.state.Failed = slices.Sorted(maps.Keys(in.Failed))
+			s.progress.state.Failed = sortedKeys(in.Failed)
 		})
 	}
 	wg.Wait(ctx)

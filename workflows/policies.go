@@ -27,7 +27,7 @@ func QueueOf(activity string) string {
 		return QueueControl
 	case activities.DescribeDeviceName:
 		return QueueGPU
-	case "instructions":
+	case "instructions", "judgments", activities.EndpointPredictionsName:
 		return QueueLLM
 	case "checkpoint", "predictions":
 		return QueueGPU
@@ -71,9 +71,9 @@ func resolving(ctx workflow.Context, summary string) workflow.Context {
 }
 
 // working is for the stages themselves: as long as they need, as long as they move.
-func working(ctx workflow.Context, stage, summary string) workflow.Context {
+func working(ctx workflow.Context, activity, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
-		TaskQueue:           QueueOf(stage),
+		TaskQueue:           QueueOf(activity),
 		StartToCloseTimeout: 60 * 24 * time.Hour,
 		HeartbeatTimeout:    heartbeatTimeout,
 		WaitForCancellation: true, // a cancelled training saves first

@@ -21,6 +21,9 @@ func Register(w worker.Registry, queue string, a *activities.Activities) {
 	case QueueGPU:
 		w.RegisterActivityWithOptions(a.DescribeDevice, activity.RegisterOptions{Name: activities.DescribeDeviceName})
 	}
+	if queue == QueueOf(activities.EndpointPredictionsName) {
+		w.RegisterActivityWithOptions(a.Run, activity.RegisterOptions{Name: activities.EndpointPredictionsName})
+	}
 	for _, stage := range activities.Stages {
 		switch {
 		case QueueOf(stage) != queue:

@@ -37,6 +37,7 @@ func (s *stages) tables(ctx workflow.Context, spec Spec, cells []Cell, scored ma
 		p.Cells = append(p.Cells, activities.TablesCell{Name: c.Name, Method: c.Method, Seed: c.Seed, Model: c.Spec.modelName(), Loss: c.Spec.Train.Loss})
 		in["documents"], in["instructions"], in["tokens"] = done.Documents, done.Instructions, done.Tokens
 		in["batches/"+c.Name], in["checkpoint/"+c.Name], in["scores/"+c.Name] = done.Batches, done.Checkpoint, done.Scores
+		benchmarkInputs(c.Name, done.Benchmarks, in)
 	}
 	whole := Cell{Name: spec.Name, Spec: spec}
 	return s.do(ctx, whole, "tables", "", p, in)

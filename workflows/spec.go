@@ -42,8 +42,10 @@ type Spec struct {
 	Train       datasets.TrainParams       `json:"train"`
 	Predictions datasets.PredictionsParams `json:"predictions"`
 	Scores      datasets.ScoresParams      `json:"scores"`
-	Tables      reports.Params             `json:"tables"`
-	Study       *StudySpec                 `json:"study,omitempty"`
+	// Benchmarks are what the trained models go through besides the held-out instructions.
+	Benchmarks *datasets.BenchmarksParams `json:"benchmarks,omitempty"`
+	Tables     reports.Params             `json:"tables"`
+	Study      *StudySpec                 `json:"study,omitempty"`
 }
 
 // PretrainSpec is a shared stage of continual pre-training on packed documents.
@@ -113,7 +115,8 @@ func (s Spec) fill() Spec {
 	s.Tokens, s.Model, s.Train = s.Tokens.Defaults(), s.Model.Defaults(), s.Train.Defaults()
 	if s.Endpoints != nil {
 		filled := map[string]datasets.EndpointParams{}
-		for name, e := range s.Endpoints {
+		for _, name := range sortedKeys(s.Endpoints) {
+			e := s.Endpoints[name]
 			filled[name] = e.Defaults()
 		}
 		s.Endpoints = filled
@@ -125,6 +128,7 @@ func (s Spec) fill() Spec {
 		s.Batches.Seed = s.Seed
 	}
 	s.Batches, s.Predictions, s.Scores, s.Tables = s.Batches.Defaults(), s.Predictions.Defaults(), s.Scores.Defaults(), s.Tables.Defaults()
+	s.Benchmarks = s.fillBenchmarks()
 	if s.Pretrain != nil {
 		p := *s.Pretrain
 		if p.Tokens.MaxLength == 0 {
@@ -159,6 +163,9 @@ func (s Spec) check() error {
 		}
 	}
 	if err := s.checkEndpoints(); err != nil {
+		return err
+	}
+	if err := s.checkBenchmarks(); err != nil {
 		return err
 	}
 	for i, m := range s.Tokens.Mix {

@@ -40,8 +40,8 @@ func (s *stages) do(ctx workflow.Context, cell Cell, stage, role string, params 
 	if err != nil {
 		return artifact.Ref{}, err
 	}
-	call := activities.Call{Stage: stage, Params: raw, Inputs: inputs, Label: cell.Name}
-	if QueueOf(stage) == QueueGPU {
+	call := activities.Call{Stage: stage, Params: raw, Inputs: inputs, Label: label(cell, stage, role)}
+	if QueueOf(activities.ActivityName(call)) == QueueGPU {
 		if call.Class, err = s.deviceClass(ctx, deviceOf(params)); err != nil {
 			return artifact.Ref{}, err
 		}
@@ -66,6 +66,17 @@ func (s *stages) do(ctx workflow.Context, cell Cell, stage, role string, params 
 		s.progress.use(cell, role, made)
 	}
 	return made.Ref, err
+}
+
+// label says to people what asked for a result: the cell, and of its benchmarks which, since those are under way together.
+func label(cell Cell, stage, role string) string {
+	switch stage {
+	case "questions", "predictions", "judgments", "scores":
+		if role != "" {
+			return cell.Name + " · " + role
+		}
+	}
+	return cell.Name
 }
 
 // stageResult is a stage's result and how this run came by it.
@@ -161,7 +172,7 @@ func stageDetails(call activities.Call) string {
 // the current details show it. Work that its activity finds too large is done in shards: a window of them, then the workflow
 // continues as new with the next, so that histories stay short.
 func Stage(ctx workflow.Context, call activities.Call) (artifact.Ref, error) {
-	workflow.SetCurrentDetails(ctx, "Waiting for a worker on queue **"+QueueOf(call.Stage)+"**.")
+	workflow.SetCurrentDetails(ctx, "Waiting for a worker on queue **"+QueueOf(activities.ActivityName(call))+"**.")
 	signals := workflow.GetSignalChannel(ctx, activities.ProgressSignal)
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		for {
@@ -187,7 +198,8 @@ func Stage(ctx workflow.Context, call activities.Call) (artifact.Ref, error) {
 func makeStage(ctx workflow.Context, call *activities.Call) (artifact.Ref, error) {
 	var made activities.Outcome
 	run := func() error {
-		return workflow.ExecuteActivity(working(ctx, call.Stage, call.Label), call.Stage, *call).Get(ctx, &made)
+		name := activities.ActivityName(*call)
+		return workflow.ExecuteActivity(working(ctx, name, call.Label), name, *call).Get(ctx, &made)
 	}
 	if call.Shards == nil {
 		if err := run(); err != nil || made.Shards == nil {

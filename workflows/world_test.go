@@ -88,7 +88,7 @@ func (w *world) run(ctx context.Context, call activities.Call) (artifact.Ref, er
 			return artifact.Ref{}, err
 		}
 	}
-	if name := activity.GetInfo(ctx).ActivityType.Name; name != call.Stage {
+	if name := activity.GetInfo(ctx).ActivityType.Name; name != activities.ActivityName(call) {
 		w.t.Errorf("activity %s was called for stage %s", name, call.Stage)
 	}
 	if got := w.keyOf(call); call.Key != got {
@@ -156,7 +156,7 @@ func (w *world) env() *testsuite.TestWorkflowEnvironment {
 	} {
 		env.RegisterActivityWithOptions(f, activity.RegisterOptions{Name: name})
 	}
-	for _, stage := range activities.Stages {
+	for _, stage := range append([]string{activities.EndpointPredictionsName}, activities.Stages...) {
 		env.RegisterActivityWithOptions(w.run, activity.RegisterOptions{Name: stage})
 	}
 	return env
