@@ -161,12 +161,26 @@ func (e *Endpoint) key() (string, error) {
 // Ask sends a conversation and returns the reply. What may mend itself is tried again, with growing waits or when the service
 // said; count is told of every problem, and sent is called before every try.
 func (e *Endpoint) Ask(ctx context.Context, messages []datasets.Message, sent func(), count func(Problem)) (datasets.TeacherReply, error) {
+	if err := e.enter(ctx); err != nil {
+		return datasets.TeacherReply{}, err
+	}
+	defer e.leave()
+	return e.ask(ctx, messages, sent, count)
+}
+
+// enter waits until one more request may be under way; leave ends it.
+func (e *Endpoint) enter(ctx context.Context) error {
 	select {
 	case e.slots <- struct{}{}:
-		defer func() { <-e.slots }()
+		return nil
 	case <-ctx.Done():
-		return datasets.TeacherReply{}, ctx.Err()
+		return ctx.Err()
 	}
+}
+
+func (e *Endpoint) leave() { <-e.slots }
+
+func (e *Endpoint) ask(ctx context.Context, messages []datasets.Message, sent func(), count func(Problem)) (datasets.TeacherReply, error) {
 	tries, malformed := 0, 0
 	var last *CallError
 	policy := backoff.NewExponentialBackOff()

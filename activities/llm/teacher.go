@@ -116,6 +116,11 @@ func (t *Teacher) Ask(ctx context.Context, r datasets.TeacherRequest) (datasets.
 	if !errors.Is(err, artifact.ErrNotFound) {
 		return datasets.TeacherReply{}, err
 	}
+	// A request is under way until its reply is in the journal: no more than the endpoint's concurrency can be lost at once.
+	if err := t.endpoint.enter(ctx); err != nil {
+		return datasets.TeacherReply{}, err
+	}
+	defer t.endpoint.leave()
 	most := p.Cost(2*estimateTokens(r.Messages), p.MaxTokens)
 	if err := t.budget.promise(ctx, most); err != nil {
 		return datasets.TeacherReply{}, err
@@ -125,7 +130,7 @@ func (t *Teacher) Ask(ctx context.Context, r datasets.TeacherRequest) (datasets.
 	if err := t.begin(ctx, name); err != nil {
 		return datasets.TeacherReply{}, err
 	}
-	reply, err := t.endpoint.Ask(ctx, r.Messages, func() { t.note(func(u *Usage) { u.Requests++ }) }, func(p Problem) {
+	reply, err := t.endpoint.ask(ctx, r.Messages, func() { t.note(func(u *Usage) { u.Requests++ }) }, func(p Problem) {
 		t.note(func(u *Usage) {
 			if u.Problems == nil {
 				u.Problems = map[Problem]int{}
