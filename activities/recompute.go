@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/artifact"
@@ -21,7 +24,16 @@ func Cost(stage string, params json.RawMessage) string {
 			return "a teacher"
 		}
 	case "predictions":
+		p, err := decodeParams[datasets.PredictionsStageParams](params)
+		if err == nil && p.Answer != nil && p.Answer.Endpoint != nil {
+			return "a language model"
+		}
 		return "a model on a device"
+	case "judgments":
+		p, err := decodeParams[datasets.JudgmentsParams](params)
+		if err != nil || p.Endpoint != nil {
+			return "a judge"
+		}
 	case "checkpoint":
 		p, err := decodeCheckpoint(params)
 		if err != nil || p.Objective != datasets.ObjectiveImport {
@@ -97,6 +109,7 @@ func (r recomputation) params(m *artifact.Manifest) []json.RawMessage {
 	}
 	var spec struct {
 		Documents, Tokenizer, Model json.RawMessage
+		Benchmarks                  *datasets.BenchmarksParams
 	}
 	if json.Unmarshal(r.run.Spec, &spec) != nil {
 		return all
@@ -111,6 +124,19 @@ func (r recomputation) params(m *artifact.Manifest) []json.RawMessage {
 		with(spec.Documents)
 	case "tokenizer":
 		with(spec.Tokenizer)
+	case "questions":
+		for _, b := range planned(spec.Benchmarks, m) {
+			if b.Questions != nil {
+				with(mustMarshal(b.Questions))
+			}
+		}
+	case "scores":
+		for _, b := range planned(spec.Benchmarks, m) {
+			if p, err := decodeParams[datasets.ScoresStageParams](m.Params); err == nil && b.Scores.Results != "" {
+				p.Benchmark = &b.Scores
+				with(mustMarshal(p))
+			}
+		}
 	case "checkpoint":
 		var p map[string]json.RawMessage
 		if spec.Model != nil && json.Unmarshal(m.Params, &p) == nil && p["model"] != nil {
@@ -119,6 +145,20 @@ func (r recomputation) params(m *artifact.Manifest) []json.RawMessage {
 		}
 	}
 	return all
+}
+
+// planned lists the benchmarks of a run that a result may belong to.
+func planned(p *datasets.BenchmarksParams, m *artifact.Manifest) []datasets.BenchmarkPlan {
+	if p == nil {
+		return nil
+	}
+	var of struct{ Benchmark json.RawMessage }
+	if json.Unmarshal(m.Params, &of) != nil || of.Benchmark == nil {
+		return nil
+	}
+	return slices.DeleteFunc(p.Plans("", 0), func(b datasets.BenchmarkPlan) bool {
+		return !strings.Contains(string(of.Benchmark), strconv.Quote(b.Name))
+	})
 }
 
 // aside returns activities that read the store and write elsewhere: to a directory that remove removes.
