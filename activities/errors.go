@@ -2,12 +2,16 @@ package activities
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"syscall"
 	"time"
 
+	"go.temporal.io/api/serviceerror"
+	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 
 	"github.com/longalign/longalign-go/datasets/artifact"
@@ -37,6 +41,8 @@ const (
 	WrongDevice = "WrongDevice"
 	// EndpointUnavailable: a language model's service does not answer, or not in time. Retried.
 	EndpointUnavailable = "EndpointUnavailable"
+	// Unexpected: a cause that none of these names. Tried a few times, then given up.
+	Unexpected = "Unexpected"
 	// BudgetExceeded: the next paid request would pass the cap. Not retried.
 	BudgetExceeded = "BudgetExceeded"
 )
@@ -65,6 +71,17 @@ func handover(format string, args ...any) error {
 	return &problem{Handover, fmt.Errorf(format, args...)}
 }
 
+// unexpectedTries is how often an activity is tried that fails for an unexpected cause.
+const unexpectedTries = 5
+
+// unavailable tells whether err is an outage of the store, of Temporal or of the network.
+func unavailable(err error) bool {
+	var network net.Error
+	var service serviceerror.ServiceError
+	return errors.Is(err, artifact.ErrUnavailable) || errors.Is(err, artifact.ErrDenied) || errors.As(err, &network) || errors.As(err, &service) ||
+		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
+}
+
 // boundary types err for Temporal. It is called once, where an activity returns.
 func boundary(ctx context.Context, operation string, err error) error {
 	if err == nil {
@@ -90,12 +107,17 @@ func boundary(ctx context.Context, operation string, err error) error {
 		kind, advice = MissingArtifact, "; the artifact was deleted or the store is another one: run the stage's experiment again"
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		kind = BadData
+	case errors.As(err, new(*json.SyntaxError)), errors.As(err, new(*json.UnmarshalTypeError)):
+		kind = BadData
 	case ctx.Err() != nil:
 		return ctx.Err()
-	default:
+	case unavailable(err):
 		kind = StoreUnavailable
+	default:
+		kind = Unexpected
 	}
-	nonRetryable := false
+	// What nobody foresaw may pass by itself; when it does not, waiting for ever would hide it.
+	nonRetryable := kind == Unexpected && activity.IsActivity(ctx) && activity.GetInfo(ctx).Attempt >= unexpectedTries
 	for _, k := range NonRetryable {
 		nonRetryable = nonRetryable || k == kind
 	}

@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,7 +37,10 @@ func TestErrorsAreTypedAtTheBoundary(t *testing.T) {
 		"a file that is not there":     {&fs.PathError{Op: "open", Path: "a.txt", Err: syscall.ENOENT}, BadData, "a.txt"},
 		"a file that may not be read":  {&fs.PathError{Op: "open", Path: "a.txt", Err: syscall.EACCES}, BadData, "a.txt"},
 		"a worker that stops":          {handover("saved"), Handover, "saved"},
-		"a store that does not answer": {errors.New("connection refused"), StoreUnavailable, "connection refused"},
+		"a store that does not answer": {fmt.Errorf("put: %w", syscall.ECONNREFUSED), StoreUnavailable, "connection refused"},
+		"a store that says it is away": {fmt.Errorf("put: %w", artifact.ErrUnavailable), StoreUnavailable, "unavailable"},
+		"an artifact of another form":  {fmt.Errorf("report.json: %w", json.Unmarshal([]byte("{"), new(int))), BadData, "report.json"},
+		"what nobody foresaw":          {errors.New("odd"), Unexpected, "odd"},
 		"tokens that went astray":      {badData("%w", datasets.Ledger{Input: 1}.Balance()), BadData, "1 tokens came in, 0 are accounted for"},
 	} {
 		t.Run(name, func(t *testing.T) {

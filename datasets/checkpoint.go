@@ -23,7 +23,7 @@ type ModelParams struct {
 	// Path is a Hugging Face directory. It is where to look; the files' digests are in the action key.
 	Path string `json:"path,omitempty" key:"-"`
 	// Name names the model in tables; default: the last part of Path, or "new".
-	Name string `json:"name,omitempty"`
+	Name string `json:"name,omitempty" key:"-"`
 	// The shape of a new LLaMA model. The vocabulary is the tokenizer's.
 	HiddenSize            int     `json:"hidden_size,omitempty"`
 	IntermediateSize      int     `json:"intermediate_size,omitempty"`
