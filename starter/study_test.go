@@ -175,6 +175,7 @@ func TestAStudyFromTheCommandLine(t *testing.T) {
 		_, stderr := r.do(exitUsage, r.local("report", id, "--table", "none")...)
 		contains(t, "a table that is not there", stderr, "none")
 	})
+	checkProvenance(t, r, id)
 	t.Run("its state is known afterwards", func(t *testing.T) {
 		out, _ := r.do(exitDone, r.remote("status", id)...)
 		contains(t, "status", out, id, "completed", "2 of 2 cells")
