@@ -21,6 +21,9 @@ func DemoTables(s *Study) []*Table {
 		out = append(out, ExpectationTable(s))
 	}
 	out = append(out, MethodTable(s), TaskTable(s), LossShareTable(s), CostTable(s))
+	if s.hasBenchmarks() {
+		out = append(out, BenchmarkTable(s))
+	}
 	if s.Data != nil {
 		out = append(out, DocumentTable(s), InstanceTable(s))
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/longalign/longalign-go/reports/paper"
 )
 
-// PaperTables are Tables 1 to 4 of the paper and the leaderboard table, with the
+// PaperTables are Tables 1 to 4 of the paper, the leaderboard table and, if any were run, the benchmarks by dataset, with the
 // published values beside ours. A table without ratings, rows or scores of ours prints the
 // published values beside "–".
 func PaperTables(s *Study) []*Table {
@@ -21,12 +21,16 @@ func PaperTables(s *Study) []*Table {
 		}
 		out = append(out, t)
 	}
-	return append(out,
+	out = append(out,
 		s.paperTable("data", "Table 2. Training data", paper.Table2(), func(r paper.Row) string { return r.Dataset }),
 		s.paperTable("training", "Table 3. Training methods", paper.Table3(), func(r paper.Row) string { return r.Method }),
 		s.paperTable("scaling", "Table 4. Scaling to 13B", paper.Table4(), func(r paper.Row) string { return r.Method }),
 		LeaderboardTable(s),
 	)
+	if s.hasBenchmarks() {
+		out = append(out, BenchmarkTable(s))
+	}
+	return out
 }
 
 // paperMetrics describes the columns of Tables 2 to 4.

@@ -1,0 +1,56 @@
+package reports
+
+import (
+	"strings"
+	"testing"
+)
+
+// grouped makes samples of two datasets of unequal size.
+func groupedSamples(a, b float64) []Sample {
+	return []Sample{
+		{ID: "x/1", Value: a, Group: "x"}, {ID: "x/2", Value: a, Group: "x"}, {ID: "x/3", Value: a, Group: "x"},
+		{ID: "y/1", Value: b, Group: "y"},
+	}
+}
+
+func TestInAveragesEveryDatasetCountsAlike(t *testing.T) {
+	s := &Study{Cells: []CellData{
+		{Method: "m", Scores: map[string]ScoreSet{"longbench:overall": {Samples: groupedSamples(10, 50)}}},
+		{Method: "n", Scores: map[string]ScoreSet{"longbench:overall": {Samples: groupedSamples(20, 40)}}},
+	}}
+	m := Metric{Name: "longbench:overall"}
+	if c := s.cell(m, s.of("m")); c.Value != 30 || c.N != 4 {
+		t.Errorf("the mean is %v of %d samples, want 30 of 4", c.Value, c.N)
+	}
+	if d := s.contrast(m, s.of("m"), s.of("n")); d.Diff != 0 || d.Unpaired != "" || d.Low > 0 || d.High < 0 {
+		t.Errorf("the difference is %+v, want 0: one dataset gains what the other loses", d)
+	}
+}
+
+func TestTheBenchmarkTableShowsCorrectionsOnlyWhereTheyDiffer(t *testing.T) {
+	same := ScoreSet{Samples: []Sample{{ID: "1", Value: 4}, {ID: "2", Value: 6}}, Wanted: 200}
+	other := ScoreSet{Samples: []Sample{{ID: "1", Value: 5}, {ID: "2", Value: 6}}, Wanted: 200}
+	cell := func(method string) CellData {
+		return CellData{Method: method, Scores: map[string]ScoreSet{
+			"longbench:lcc": same, "longbench:lcc:corrected": other, "longbench:qasper": same, "longbench:qasper:corrected": same,
+			"longbench:overall": {Samples: groupedSamples(1, 2)}, "NarrativeQA F1 Score": same, "NarrativeQA SubEM": same, "MMLU": same,
+		}}
+	}
+	table := BenchmarkTable(&Study{Cells: []CellData{cell("a"), cell("b")}})
+	if err := table.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	var rows []string
+	for _, r := range table.Rows {
+		rows = append(rows, r.Cells[0].Text)
+		if n := len(r.Cells); n != 4 {
+			t.Errorf("row %s has %d cells, want the name, two methods and a difference", r.Cells[0].Text, n)
+		}
+	}
+	if got, want := strings.Join(rows, "|"), "qasper|lcc|lcc, corrected|overall|NarrativeQA F1 Score"; got != want {
+		t.Errorf("rows %s, want %s", got, want)
+	}
+	if c := table.Rows[0].Cells[1]; !c.Incomplete || c.N != 2 || c.Wanted != 200 {
+		t.Errorf("two of 200 samples print as complete: %+v", c)
+	}
+}
