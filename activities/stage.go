@@ -98,13 +98,20 @@ func (a *Activities) Resolve(ctx context.Context, call Call) (Resolved, error) {
 		return Resolved{}, boundary(ctx, "resolve "+call.Stage, err)
 	}
 	m, err := a.Store.FindManifest(ctx, call.Stage, key)
-	if errors.Is(err, artifact.ErrNotFound) {
+	if unmade(err) {
 		return Resolved{Key: key}, nil
 	}
 	if err != nil {
 		return Resolved{}, boundary(ctx, "resolve "+call.Stage, err)
 	}
 	return Resolved{Key: key, Hit: true, Ref: m.Ref()}, nil
+}
+
+// unmade tells from FindManifest's error that a result must be made: there is none, or its manifest is damaged, and with it the
+// knowledge of where the result is.
+func unmade(err error) bool {
+	var corrupt *artifact.CorruptError
+	return errors.Is(err, artifact.ErrNotFound) || errors.As(err, &corrupt)
 }
 
 // action describes completely what the call's result means.
@@ -149,7 +156,7 @@ func (a *Activities) runStage(ctx context.Context, call Call) (artifact.Ref, err
 	}
 	if m, err := a.Store.FindManifest(ctx, call.Stage, call.Key); err == nil {
 		return m.Ref(), nil
-	} else if !errors.Is(err, artifact.ErrNotFound) {
+	} else if !unmade(err) {
 		return artifact.Ref{}, err
 	}
 	action, err := a.action(ctx, call)
@@ -172,6 +179,16 @@ func (a *Activities) runStage(ctx context.Context, call Call) (artifact.Ref, err
 		return artifact.Ref{}, err
 	}
 	winner, err := a.Store.PutManifest(ctx, manifest)
+	var corrupt *artifact.CorruptError
+	if errors.As(err, &corrupt) {
+		// The manifest that is there is damaged. It stays; this one goes beside it.
+		newest, listErr := a.Store.Generations(ctx, call.Stage, call.Key)
+		if listErr != nil {
+			return artifact.Ref{}, listErr
+		}
+		manifest.Generation = newest + 1
+		winner, err = a.Store.PutManifest(ctx, manifest)
+	}
 	if err != nil {
 		return artifact.Ref{}, err
 	}

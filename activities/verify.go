@@ -122,7 +122,7 @@ func (a *Activities) mend(ctx context.Context, run *artifact.RunRecord, ref arti
 	}
 	m, err := a.Store.Manifest(ctx, ref)
 	if err != nil {
-		return Finding{Repair: "its manifest says how it was made and cannot be read: move the damaged object away and start the run again, which makes it anew"}
+		return Finding{Repair: "its manifest says how it was made and cannot be read: start the run again, which makes it anew beside the damaged one"}
 	}
 	if found := a.relinked(ctx, m); found != nil {
 		if !o.Repair {

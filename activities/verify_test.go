@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -243,6 +244,28 @@ func TestAReportIsMadeOfWhatIsLeft(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+func TestAResultWithADamagedManifestIsMadeAnewBesideIt(t *testing.T) {
+	p := newTiny(t)
+	run, refs := p.finishedRun()
+	path := fmt.Sprintf("actions/batches/%s/1.json", refs["batches/instructions"].Key)
+	if _, err := p.tap.Backend.Put(t.Context(), path, strings.NewReader("{}"), 2, artifact.Condition{}); err != nil {
+		t.Fatal(err)
+	}
+	if v := p.verify(run, VerifyOptions{Repair: true}); v.Good() || !strings.Contains(v.Findings[0].Repair, "start the run again") {
+		t.Errorf("%+v", v.Findings)
+	}
+	again := p.make("batches", batchesParams, map[string]artifact.Ref{"tokens": refs["tokens/instructions"]})
+	if again.Key != refs["batches/instructions"].Key || again.Generation != 2 {
+		t.Errorf("made again as %s", again)
+	}
+	if v := p.verify(run, VerifyOptions{}); !v.Good() {
+		t.Errorf("%+v", v.Findings)
+	}
+	if s := p.study(run); len(s.Problems) > 0 {
+		t.Errorf("%q", s.Problems)
 	}
 }
 

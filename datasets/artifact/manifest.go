@@ -237,19 +237,28 @@ func (s *Store) FindManifest(ctx context.Context, stage, key string) (*Manifest,
 	if _, err := (Ref{stage, key, 1}).path(); err != nil {
 		return nil, err
 	}
-	newest := 0
-	for info, err := range s.backend.List(ctx, manifestPrefix(stage, key)) {
-		if err != nil {
-			return nil, err
-		}
-		if ref, ok := parseManifestKey(info.Key); ok {
-			newest = max(newest, ref.Generation)
-		}
+	newest, err := s.Generations(ctx, stage, key)
+	if err != nil {
+		return nil, err
 	}
 	if newest == 0 {
 		return nil, fmt.Errorf("manifest %s/%s: %w", stage, key, ErrNotFound)
 	}
 	return s.Manifest(ctx, Ref{stage, key, newest})
+}
+
+// Generations returns the highest generation of an action's manifests, readable or not; 0 when there is none.
+func (s *Store) Generations(ctx context.Context, stage, key string) (int, error) {
+	newest := 0
+	for info, err := range s.backend.List(ctx, manifestPrefix(stage, key)) {
+		if err != nil {
+			return 0, err
+		}
+		if ref, ok := parseManifestKey(info.Key); ok {
+			newest = max(newest, ref.Generation)
+		}
+	}
+	return newest, nil
 }
 
 // Current returns the newest generation of the result that ref names: a result that was found corrupt and made again is
