@@ -316,6 +316,7 @@ func (j *job) appendBlob(ctx context.Context, to io.Writer, b artifact.Blob, com
 type stageTeacher struct {
 	datasets.Teacher
 	concurrency int
+	stopping    <-chan struct{} // closed when the worker is being stopped
 	// model, budget and forecast are of language models only.
 	model    *llm.Teacher
 	budget   *llm.Budget
@@ -331,23 +332,34 @@ func (t *stageTeacher) progress(n int64) Progress {
 	return p
 }
 
+// Ask asks no more when the worker is being stopped: what is under way is waited for and journaled, the rest is the next attempt's.
+func (t *stageTeacher) Ask(ctx context.Context, r datasets.TeacherRequest) (datasets.TeacherReply, error) {
+	select {
+	case <-t.stopping:
+		return datasets.TeacherReply{}, handover("the worker is stopping; replies so far are kept")
+	default:
+		return t.Teacher.Ask(ctx, r)
+	}
+}
+
 func (t *stageTeacher) close(ctx context.Context) error {
 	if t.budget == nil {
 		return nil
 	}
+	t.model.Wait()
 	return t.budget.Close(context.WithoutCancel(ctx))
 }
 
 // teacher returns the one that the parameters name.
 func (j *job) teacher(ctx context.Context, p datasets.InstructionsStageParams) (*stageTeacher, error) {
 	if p.Endpoint == nil {
-		return &stageTeacher{Teacher: instructions.Offline{}, concurrency: 2}, nil
+		return &stageTeacher{Teacher: instructions.Offline{}, concurrency: 2, stopping: j.stopping(ctx)}, nil
 	}
 	e, err := j.a.Endpoints.Endpoint(*p.Endpoint)
 	if err != nil {
 		return nil, badConfig("instructions.teacher %s: %w", p.Teacher, err)
 	}
-	t := &stageTeacher{concurrency: e.Params().Concurrency}
+	t := &stageTeacher{concurrency: e.Params().Concurrency, stopping: j.stopping(ctx)}
 	if t.forecast, err = j.forecast(ctx, p); err != nil {
 		return nil, err
 	}

@@ -100,6 +100,8 @@ type Endpoint struct {
 	// first and tries are the wait before the second try, and how many there are.
 	first time.Duration
 	tries int
+	// farewell is how long replies to what was sent are waited for after the end.
+	farewell time.Duration
 }
 
 // defaultTries, with waits that double from a second to a minute, outlast some minutes of trouble. Longer ones are waited
@@ -112,7 +114,7 @@ func Open(p datasets.EndpointParams, share float64) (*Endpoint, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
-	e := &Endpoint{params: p, limits: newLimits(p, share), slots: make(chan struct{}, p.Concurrency), first: time.Second, tries: defaultTries}
+	e := &Endpoint{params: p, limits: newLimits(p, share), slots: make(chan struct{}, p.Concurrency), first: time.Second, tries: defaultTries, farewell: 20 * time.Second}
 	if _, err := e.key(); err != nil {
 		return nil, err
 	}
@@ -231,8 +233,16 @@ func (e *Endpoint) once(ctx context.Context, messages []datasets.Message, sent f
 		return datasets.TeacherReply{}, err
 	}
 	sent()
-	timed, cancel := context.WithTimeout(ctx, e.params.RequestTimeout())
+	timed, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.params.RequestTimeout())
 	defer cancel()
+	// What was sent is paid for: its reply is waited for a little longer than anybody wants it, to be journaled.
+	defer context.AfterFunc(ctx, func() {
+		select {
+		case <-timed.Done():
+		case <-time.After(e.farewell):
+			cancel()
+		}
+	})()
 	reply, err := e.client.complete(timed, key, messages)
 	if err == nil {
 		e.limits.correct(estimate, reply.InputTokens+reply.OutputTokens)

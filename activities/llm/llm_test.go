@@ -338,3 +338,26 @@ func TestAskingEndsWithItsContext(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+func TestAReplyThatWasPaidForIsKeptAtTheEnd(t *testing.T) {
+	arrived := make(chan struct{})
+	f := newFake(t, func(_ int, w http.ResponseWriter, _ *http.Request) {
+		close(arrived)
+		time.Sleep(50 * time.Millisecond)
+		good(w, "late", "stop")
+	})
+	s := memory(t)
+	u := teacher(f.endpoint(t, nil), s, 0, "a")
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-arrived; cancel() }()
+	if reply, err := u.Ask(ctx, request(1)); err != nil || reply.Text != "late" {
+		t.Fatalf("reply %q, error %v", reply.Text, err)
+	}
+	u.Wait()
+	if _, err := u.Ask(t.Context(), request(2)); !errors.Is(err, ErrClosed) {
+		t.Errorf("asked after the end: %v", err)
+	}
+	if reply, err := teacher(f.endpoint(t, nil), s, 0, "b").Ask(t.Context(), request(1)); err != nil || reply.Text != "late" || f.count() != 1 {
+		t.Errorf("reply %q after %d requests, error %v", reply.Text, f.count(), err)
+	}
+}

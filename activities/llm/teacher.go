@@ -65,6 +65,30 @@ type Teacher struct {
 
 	mu    sync.Mutex
 	usage Usage
+	// closed refuses new requests; underWay are those that Wait waits for.
+	closed   bool
+	underWay sync.WaitGroup
+}
+
+// ErrClosed is a request to a teacher that was told to end.
+var ErrClosed = errors.New("no more requests: the teacher was told to end")
+
+// Wait refuses new requests and returns when those under way are journaled or lost.
+func (t *Teacher) Wait() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.underWay.Wait()
+}
+
+func (t *Teacher) start() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return ErrClosed
+	}
+	t.underWay.Add(1)
+	return nil
 }
 
 // NewTeacher returns a teacher with its journal in the store. attempt tells this attempt at the stage from others, for recognising
@@ -100,6 +124,13 @@ type mark struct {
 
 // Ask answers from the journal, or asks the endpoint and journals the reply before it returns it.
 func (t *Teacher) Ask(ctx context.Context, r datasets.TeacherRequest) (datasets.TeacherReply, error) {
+	if err := ctx.Err(); err != nil {
+		return datasets.TeacherReply{}, err
+	}
+	if err := t.start(); err != nil {
+		return datasets.TeacherReply{}, err
+	}
+	defer t.underWay.Done()
 	p := t.endpoint.params
 	key, err := instructions.RequestKey(p.Model, p.Sampling(), r.Messages, r.Sample)
 	if err != nil {
