@@ -57,7 +57,7 @@ type VersionError struct{ Version string }
 // Error says what to do.
 func (e *VersionError) Error() string {
 	if e.Version == "" {
-		return "the file does not say which lm-evaluation-harness wrote it (no lm_eval_version): versions 0.4.0 and later of the series 0.4 do; run one of them"
+		return "the file does not say which lm-evaluation-harness wrote it (no lm_eval_version): newer releases of its series 0.4 do; run one of them"
 	}
 	return fmt.Sprintf("lm-evaluation-harness %.40q wrote the file; what its numbers mean is known for the series 0.4 only: run that", e.Version)
 }
@@ -80,7 +80,7 @@ func Read(r io.Reader) (*Results, error) {
 		Version *string                               `json:"lm_eval_version"`
 		Results map[string]map[string]json.RawMessage `json:"results"`
 		Groups  map[string]map[string]json.RawMessage `json:"groups"`
-		Shots   map[string]int                        `json:"n-shot"`
+		Shots   map[string]json.RawMessage            `json:"n-shot"`
 		Samples map[string]struct {
 			Original  int `json:"original"`
 			Effective int `json:"effective"`
@@ -123,8 +123,13 @@ func Read(r io.Reader) (*Results, error) {
 				s.Wanted += n.Original
 			}
 		}
-		for name, n := range f.Shots {
-			if name == t.Harness || strings.HasPrefix(name, t.Harness+"_") && s.Shots < 0 {
+		for name, raw := range f.Shots { // some releases give groups an empty text
+			var n int
+			if json.Unmarshal(raw, &n) != nil {
+				continue
+			}
+			// A group's own number says nothing; all of its tasks have the same.
+			if name == t.Harness && f.Groups[t.Harness] == nil || strings.HasPrefix(name, t.Harness+"_") {
 				s.Shots = n
 			}
 		}
