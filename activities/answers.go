@@ -214,7 +214,8 @@ func (e *engine) prompt(q datasets.Question, messages []datasets.Message) (ids [
 		}
 		messages[longest].Content, _ = longbench.Truncate(ordinary{e.tok}, messages[longest].Content, keep&^1)
 	}
-	return nil, 0, fmt.Errorf("the question has %d tokens and cannot be cut to the %d that the window of %d leaves", whole, room, e.window)
+	// Text that is no longer text (a model's random bytes) grows each time it is tokenized anew: its tokens are cut as they are.
+	return llama.CutMiddle(ids, room), whole - room, nil
 }
 
 // encode gives the prompt's tokens. Special tokens come from the template or the tokenizer alone, once: what looks like one in a
