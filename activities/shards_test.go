@@ -1,0 +1,294 @@
+package activities
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/datasets/artifact"
+)
+
+// divided runs a stage in shards of that many items, as its workflow does.
+func (p *tiny) divided(call Call, items int) *artifact.Manifest {
+	p.t.Helper()
+	p.ShardItems = items
+	o, err := p.RunDivisible(p.t.Context(), call)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if o.Shards == nil || o.Shards.Count < 3 {
+		p.t.Fatalf("the stage was not divided into three or more: %+v", o.Shards)
+	}
+	call.Shards = o.Shards
+	for i := range o.Shards.Count {
+		if _, err := p.RunShard(p.t.Context(), ShardCall{Call: call, Index: i}); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	if o, err = p.RunDivisible(p.t.Context(), call); err != nil {
+		p.t.Fatal(err)
+	}
+	return p.manifest(o.Ref)
+}
+
+// lasting are the digests of what later stages read.
+func lasting(m *artifact.Manifest) map[string]string {
+	digests := map[string]string{}
+	for _, o := range m.Outputs {
+		if !o.Volatile {
+			digests[o.Name] = o.Blob.Digest
+		}
+	}
+	return digests
+}
+
+func TestShardsJoinToWhatOneActivityMakes(t *testing.T) {
+	whole := newTiny(t)
+	m := whole.upToBatches()
+	parts := newTiny(t)
+	parts.docs = whole.docs
+	documents := parts.make("documents", parts.documentsParams(), nil)
+	tokenizer := parts.make("tokenizer", tokenizerParams, map[string]artifact.Ref{"documents": documents})
+	in := map[string]artifact.Ref{"documents": documents, "tokenizer": tokenizer}
+	instructions := parts.divided(parts.call("instructions", teacherParams, in), 3)
+	want := whole.manifest(m.instructions)
+	for name, pair := range map[string][2]any{
+		"key": {want.Key, instructions.Key}, "outputs": {lasting(want), lasting(instructions)}, "counts": {want.Counts, instructions.Counts},
+		"notes": {want.Notes, instructions.Notes}, "inputs": {want.Inputs, instructions.Inputs},
+	} {
+		if diff := cmp.Diff(pair[0], pair[1]); diff != "" {
+			t.Errorf("instructions, %s: %s", name, diff)
+		}
+	}
+	wantTokens := whole.manifest(m.tokens)
+	tokens := parts.divided(Call{Stage: "tokens", Params: wantTokens.Params, Key: wantTokens.Key, Inputs: map[string]artifact.Ref{"instructions": instructions.Ref(), "tokenizer": tokenizer}}, 2)
+	for name, pair := range map[string][2]any{
+		"key": {wantTokens.Key, tokens.Key}, "outputs": {lasting(wantTokens), lasting(tokens)}, "counts": {wantTokens.Counts, tokens.Counts},
+		"ledger": {string(wantTokens.Ledger), string(tokens.Ledger)},
+	} {
+		if diff := cmp.Diff(pair[0], pair[1]); diff != "" {
+			t.Errorf("tokens, %s: %s", name, diff)
+		}
+	}
+}
+
+func TestSmallWorkIsOneActivity(t *testing.T) {
+	p := newTiny(t)
+	documents := p.make("documents", p.documentsParams(), nil)
+	tokenizer := p.make("tokenizer", tokenizerParams, map[string]artifact.Ref{"documents": documents})
+	o, err := p.RunDivisible(t.Context(), p.call("instructions", teacherParams, map[string]artifact.Ref{"documents": documents, "tokenizer": tokenizer}))
+	if err != nil || o.Shards != nil || o.Ref.Stage != "instructions" {
+		t.Errorf("%+v, %v", o, err)
+	}
+}
+
+// teachingService proposes and answers; every seventh request is refused.
+func teachingService(t *testing.T, requests *atomic.Int64) string {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n := requests.Add(1)
+		var sent struct{ Messages []struct{ Content string } }
+		if err := json.NewDecoder(r.Body).Decode(&sent); err != nil || r.Header.Get("authorization") != "Bearer sk-planted-in-activities" {
+			w.WriteHeader(401)
+			fmt.Fprint(w, `{"error":{"message":"the key `+r.Header.Get("authorization")+` is wrong"}}`)
+			return
+		}
+		text := "1: What is it?\n2: Why?"
+		if !strings.Contains(sent.Messages[0].Content, "1:") {
+			text = "It is what it is."
+		}
+		if n%7 == 0 {
+			text = "I'm sorry, I cannot."
+		}
+		w.Header().Set("content-type", "application/json")
+		fmt.Fprintf(w, `{"choices":[{"finish_reason":"stop","message":{"role":"assistant","content":%q}}],"usage":{"prompt_tokens":100,"completion_tokens":10}}`, text)
+	}))
+	t.Cleanup(s.Close)
+	return s.URL + "/v1"
+}
+
+func TestALanguageModelTeaches(t *testing.T) {
+	var requests atomic.Int64
+	p := newTiny(t)
+	t.Setenv("TEACHER_KEY", "sk-planted-in-activities")
+	documents := p.make("documents", p.documentsParams(), nil)
+	tokenizer := p.make("tokenizer", tokenizerParams, map[string]artifact.Ref{"documents": documents})
+	in := map[string]artifact.Ref{"documents": documents, "tokenizer": tokenizer}
+	params := func(change func(*datasets.EndpointParams)) datasets.InstructionsStageParams {
+		e := datasets.EndpointParams{BaseURL: teachingService(t, &requests), Model: "m", KeyEnv: "TEACHER_KEY", PriceIn: 1, PriceOut: 1, MaxTokens: 50, MaxCostUSD: 5}
+		if change != nil {
+			change(&e)
+		}
+		return datasets.InstructionsStageParams{InstructionsParams: datasets.InstructionsParams{Teacher: "mine", Seed: 3}, Endpoint: &e}
+	}
+	call := p.call("instructions", params(nil), in)
+	m := p.divided(call, 3)
+	paid := requests.Load()
+	if m.Counts["requests"] != paid || m.Counts["instances"] == 0 || m.Counts[spentCount] == 0 {
+		t.Errorf("%d requests came; counts %v", paid, m.Counts)
+	}
+	var r RequestsReport
+	out, _ := m.Output(requestsFile)
+	if err := p.Store.ReadJSON(t.Context(), out.Blob, &r); err != nil {
+		t.Fatal(err)
+	}
+	if int64(r.Usage.Requests) != paid || r.Forecast.USD.Low <= 0 || r.Forecast.USD.High < r.Usage.SpentUSD {
+		t.Errorf("usage %+v, forecast %+v", r.Usage, r.Forecast)
+	}
+	// Elsewhere, cheaper, under another name: the same result.
+	elsewhere := params(func(e *datasets.EndpointParams) { e.PriceIn, e.Concurrency, e.RequestsPerMinute = 2, 1, 1e6 })
+	elsewhere.Teacher = "yours"
+	if key := p.call("instructions", elsewhere, in).Key; key != call.Key {
+		t.Error("an address, a price or a name changes the key")
+	}
+	for name, change := range map[string]func(*datasets.EndpointParams){
+		"the model": func(e *datasets.EndpointParams) { e.Model = "n" }, "max_tokens": func(e *datasets.EndpointParams) { e.MaxTokens = 51 },
+		"the temperature": func(e *datasets.EndpointParams) { zero := 0.0; e.Temperature = &zero },
+	} {
+		if key := p.call("instructions", params(change), in).Key; key == call.Key {
+			t.Errorf("%s does not change the key", name)
+		}
+	}
+	_, err := p.Run(t.Context(), p.call("instructions", params(func(e *datasets.EndpointParams) { e.Model, e.MaxCostUSD = "o", 1e-6 }), in))
+	wantType(t, err, BudgetExceeded, "max_cost_usd")
+	t.Setenv("TEACHER_KEY", "sk-planted-and-wrong")
+	_, err = p.Run(t.Context(), p.call("instructions", params(func(e *datasets.EndpointParams) { e.Model = "q" }), in))
+	wantType(t, err, BadConfig, "key")
+	if strings.Contains(err.Error(), "sk-planted") {
+		t.Errorf("the error repeats the key: %v", err)
+	}
+	for info := range p.Store.Backend().List(t.Context(), "") {
+		r, _, err := p.Store.Backend().Get(t.Context(), info.Key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		_, err = fmt.Fprint(&b, info.Key)
+		data := make([]byte, info.Size)
+		n, _ := r.Read(data)
+		b.Write(data[:n])
+		r.Close()
+		if err != nil || strings.Contains(b.String(), "sk-planted") {
+			t.Errorf("the key is in %s", info.Key)
+		}
+	}
+}
+
+func TestConversationsAreMixedIn(t *testing.T) {
+	p := newTiny(t)
+	m := p.upToBatches()
+	dir := t.TempDir()
+	var long strings.Builder
+	for i := range 20 {
+		fmt.Fprintf(&long, "{\"messages\":[{\"role\":\"user\",\"content\":\"q%d\"},{\"role\":\"assistant\",\"content\":\"a%d\"}]}\n", i, i)
+	}
+	for name, text := range map[string]string{
+		"long.jsonl":      long.String(),
+		"sharegpt.json":   `[{"conversations":[{"from":"human","value":"hi"},{"from":"gpt","value":"hello"}]},{"conversations":[{"from":"human","value":"alone"}]}]`,
+		"alpaca/one.json": `[{"instruction":"do","input":"this","output":"done"}]`,
+	} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := map[string]artifact.Ref{"instructions": m.instructions, "tokenizer": p.manifest(m.tokens).Inputs["tokenizer"]}
+	own := int64(0)
+	for _, err := range lines[datasets.Instance](t.Context(), &job{a: p.Activities, call: Call{Inputs: in}}, "instructions", trainFile) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		own++
+	}
+	source := func(name string, change func(*datasets.MixSource)) datasets.MixSource {
+		s := datasets.MixSource{Path: filepath.Join(dir, name)}
+		if change != nil {
+			change(&s)
+		}
+		return s
+	}
+	for name, tt := range map[string]struct {
+		p    datasets.TokensParams
+		want map[string]int64
+		fail string
+	}{
+		"all of a file after the instructions": {datasets.TokensParams{Mix: []datasets.MixSource{source("long.jsonl", nil)}},
+			map[string]int64{"from instructions": own, "from long.jsonl": 20, "sequences": own + 20}, ""},
+		"only files, drawn and whole": {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{source("long.jsonl", func(s *datasets.MixSource) { s.Instances = 5 }), source("alpaca", nil)}},
+			map[string]int64{"from long.jsonl": 5, "from alpaca": 1, "sequences": 6}, ""},
+		"by weights": {datasets.TokensParams{MixTotal: 8, Mix: []datasets.MixSource{source("long.jsonl", func(s *datasets.MixSource) { s.Weight = 3 })}},
+			map[string]int64{"from instructions": 2, "from long.jsonl": 6, "sequences": 8}, ""},
+		"what cannot be read is skipped and counted": {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{source("sharegpt.json", func(s *datasets.MixSource) { s.BadInput = datasets.BadInputSkip })}},
+			map[string]int64{"from sharegpt.json": 1, "unreadable: sharegpt.json": 1, "sequences": 1}, ""},
+		"or fails":                      {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{source("sharegpt.json", nil)}}, nil, BadData},
+		"more than there are":           {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{source("long.jsonl", func(s *datasets.MixSource) { s.Instances = 21 })}}, nil, BadConfig},
+		"a directory without JSON":      {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{{Path: t.TempDir()}}}, nil, BadData},
+		"a file that was never fetched": {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{{Path: "$FETCHED/never"}}}, nil, BadData},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tt.p.Template, tt.p.MaxLength = "longalign", 512
+			raw, err := json.Marshal(datasets.TokensStageParams{TokensParams: tt.p})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := Call{Stage: "tokens", Params: raw, Inputs: in}
+			r, err := p.Resolve(t.Context(), c)
+			if err == nil {
+				c.Key = r.Key
+				var ref artifact.Ref
+				if ref, err = p.Run(t.Context(), c); err == nil {
+					got := p.manifest(ref).Counts
+					for name := range got {
+						if !slices.ContainsFunc([]string{"from ", "unreadable", "sequences"}, func(s string) bool { return strings.HasPrefix(name, s) }) {
+							delete(got, name)
+						}
+					}
+					if diff := cmp.Diff(tt.want, got); diff != "" {
+						t.Error(diff)
+					}
+				}
+			}
+			if tt.fail != "" {
+				wantType(t, err, tt.fail)
+			} else if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestDocumentsComeFromAStore(t *testing.T) {
+	s, err := artifact.Open(t.Context(), "mem://"+t.Name()+"/corpus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"a/one.txt": "the first text", "a/two.jsonl": "{\"text\":\"the second\"}\n{\"text\":\"the third\"}\n"} {
+		if _, err := s.Backend().Put(t.Context(), name, strings.NewReader(text), -1, artifact.Condition{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := newTiny(t)
+	for path, want := range map[string]int64{"": 3, "/": 3} {
+		params := datasets.DocumentsParams{Sources: []datasets.DocumentSource{{Name: "store", Path: s.URI() + path}}}
+		if got := p.manifest(p.make("documents", params, nil)).Counts["documents"]; got != want {
+			t.Errorf("%d documents below %q, want %d", got, path, want)
+		}
+	}
+	params, err := json.Marshal(datasets.DocumentsParams{Sources: []datasets.DocumentSource{{Path: "mem://" + t.Name() + "/nothing"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.Resolve(t.Context(), Call{Stage: "documents", Params: params})
+	wantType(t, err, BadData, "no objects")
+}
