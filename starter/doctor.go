@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -329,7 +328,7 @@ func (d *doctor) endpoints(ctx context.Context, spec workflows.Spec) {
 	if spec.Instructions.Teacher == datasets.OfflineTeacher {
 		d.say("teacher", works, "", "rules, which need no endpoint")
 	}
-	endpoints := endpointsOf(spec)
+	endpoints := spec.Endpoints
 	for _, name := range slices.Sorted(maps.Keys(endpoints)) {
 		what := "endpoint " + name
 		p := endpoints[name].Defaults()
@@ -347,7 +346,11 @@ func (d *doctor) endpoints(ctx context.Context, spec workflows.Spec) {
 		asking, cancel := context.WithTimeout(ctx, 20*time.Second)
 		start := time.Now()
 		var last llm.Problem
-		_, err = e.Ask(asking, []datasets.Message{{Role: datasets.RoleUser, Content: "Say yes."}}, func() {}, func(p llm.Problem) { last = p })
+		_, err = e.Ask(asking, []datasets.Message{{Role: datasets.RoleUser, Content: "Say yes."}}, func() {}, func(p llm.Problem) {
+			if last = p; p == llm.Unreachable {
+				cancel() // a service that is not there will not be in some seconds either
+			}
+		})
 		cancel()
 		var call *llm.CallError
 		switch {
@@ -358,20 +361,9 @@ func (d *doctor) endpoints(ctx context.Context, spec workflows.Spec) {
 		default:
 			detail := err.Error()
 			if last != "" && asking.Err() != nil {
-				detail = "no answer within 20 s, last " + string(last)
+				detail = "no answer: " + string(last)
 			}
 			d.say(what, failing, "check base_url and model; a service of your own must be running", "%s", detail)
 		}
 	}
-}
-
-// endpointsOf returns the endpoints of an experiment by name.
-func endpointsOf(spec workflows.Spec) map[string]datasets.EndpointParams {
-	var named struct {
-		Endpoints map[string]datasets.EndpointParams `json:"endpoints"`
-	}
-	if raw, err := json.Marshal(spec); err == nil {
-		_ = json.Unmarshal(raw, &named) // an experiment without endpoints has none
-	}
-	return named.Endpoints
 }

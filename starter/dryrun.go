@@ -83,6 +83,8 @@ func foretell(ctx context.Context, spec workflows.Spec, store *artifact.Store, s
 			d.Money.Low, d.Money.High = d.Money.Low+m.USD.Low, d.Money.High+m.USD.High
 		} else if f.Takes == "a teacher" {
 			d.unknown("the price of instructions whose documents are not there yet")
+		} else if f.Takes == "a judge" || f.Takes == "a language model" {
+			d.unknown("the price of judgments and of answers by endpoints: it depends on answers that are not there yet")
 		}
 	}
 	return d, err
@@ -124,6 +126,9 @@ func (d *dryRun) print(w io.Writer, spec workflows.Spec) error {
 		memory := ""
 		if m := f.Forecast.Memory; m != nil && m.Total > 0 {
 			memory = size(m.Total)
+			if f.Forecast.Steps == 0 {
+				memory = "≥ " + memory
+			}
 		}
 		t.row(f.Stage, f.Cell, what, count(int64(f.Forecast.Steps)), count(f.Forecast.Tokens), count(int64(f.Forecast.Samples)), memory, seconds(f.Forecast.Seconds), bytesOrNone(f.Forecast.DiskBytes))
 	}
@@ -147,6 +152,12 @@ func (d *dryRun) print(w io.Writer, spec workflows.Spec) error {
 	fmt.Fprintf(w, "disk     %s of results, at most %s of training states, which starter gc removes later\n", size(d.Disk), size(d.States))
 	if d.Money.High > 0 {
 		fmt.Fprintf(w, "money    %.2f to %.2f USD\n", d.Money.Low, d.Money.High)
+		endpoints := spec.Endpoints
+		for _, name := range slices.Sorted(maps.Keys(endpoints)) {
+			if most := endpoints[name].MaxCostUSD; most > 0 && most < d.Money.High {
+				fmt.Fprintf(w, "         endpoint %s: a stage stops before it passes %.2f USD (max_cost_usd)\n", name, most)
+			}
+		}
 	} else {
 		fmt.Fprintln(w, "money    nothing is paid for")
 	}

@@ -55,7 +55,7 @@ func Rehearse(ctx context.Context, spec Spec, r *activities.Rehearsal) (failed m
 	register(activities.AwaitName, func(context.Context, activities.AwaitInput) (activities.Resolved, error) {
 		return activities.Resolved{}, once(errors.New("nothing else runs in a rehearsal"))
 	})
-	for _, stage := range activities.Stages {
+	for _, stage := range append([]string{activities.EndpointPredictionsName}, activities.Stages...) {
 		register(stage, func(_ context.Context, call activities.Call) (artifact.Ref, error) {
 			ref, err := r.Make(ctx, call)
 			return ref, once(err)
