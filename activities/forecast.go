@@ -20,7 +20,7 @@ type Forecast struct {
 	Steps  int   `json:"steps,omitempty"`
 	Tokens int64 `json:"tokens,omitempty"` // that go through the model, padding too
 	// Samples are those that a model would be asked about.
-	Samples int           `json:"samples,omitempty"`
+	Samples int `json:"samples,omitempty"`
 	// Memory lacks the activations where the batches are not there yet: then it is a lower end.
 	Memory  *train.Memory `json:"memory,omitempty"`
 	Seconds float64       `json:"seconds,omitempty"`
