@@ -30,6 +30,10 @@ var ErrNoCompiler = errors.New("no C++ compiler (g++, clang++ or $CXX)")
 
 // Build compiles the units into dir and returns the program.
 func Build(dir string, units []kernels.Unit) (program string, err error) {
+	return build(dir, units, kernels.Unit.Source)
+}
+
+func build(dir string, units []kernels.Unit, sourceOf func(kernels.Unit) (string, error)) (program string, err error) {
 	compiler := ""
 	for _, c := range []string{os.Getenv("CXX"), "g++", "clang++"} {
 		if p, err := exec.LookPath(c); c != "" && err == nil {
@@ -43,7 +47,7 @@ func Build(dir string, units []kernels.Unit) (program string, err error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "#include \"emulator.h\"\n#include \"prelude.cuh\"\n#include \"main.h\"\n")
 	for i, u := range units {
-		source, err := u.Source()
+		source, err := sourceOf(u)
 		if err != nil {
 			return "", err
 		}

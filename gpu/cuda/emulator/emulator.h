@@ -23,6 +23,7 @@
 #define KERNEL(name, threads) static void name
 #define SHARED(type, name) type *name = (type *)emulator::block_memory
 #define UNROLL
+#define ROLLED
 #define INFINITE INFINITY
 
 struct Index { unsigned x, y, z; };
@@ -267,6 +268,7 @@ static inline float bits_float(unsigned x) {
 }
 static inline unsigned pack(float low, float high) { return (unsigned)emulator::narrow(low) | (unsigned)emulator::narrow(high) << 16; }
 static inline float exp2_fast(float x) { return exp2f(x); }
+static inline float reciprocal(float x) { return 1.f / x; }
 
 static inline void copy16(void *to, const void *from, bool there) {
 	emulator::Lane &l = emulator::lanes[emulator::current];

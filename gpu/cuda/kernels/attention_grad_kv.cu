@@ -20,6 +20,7 @@ KERNEL(attention_grad_kv, 128)(Args a) {
 	int thread = threadIdx.x, warp = thread / 32, lane = thread % 32, row = n0 + warp * 16 + lane / 4;
 	int end = a.window ? min(n, n0 + 63 + a.window) : n;
 	const float log2e = 1.44269504f;
+	float scale = a.scale * log2e;
 
 	for (int i = thread; i < 64 * D / 8; i += 128) {
 		int r = i / (D / 8), c = i % (D / 8) * 8;
@@ -51,7 +52,7 @@ KERNEL(attention_grad_kv, 128)(Args a) {
 			float p[QUERIES / 8][4], ds[QUERIES / 8][4];
 			UNROLL for (int i = 0; i < QUERIES / 8; i++)
 				UNROLL for (int e = 0; e < 4; e++) p[i][e] = ds[i][e] = 0;
-			UNROLL for (int kk = 0; kk < D / 16; kk++) {
+			ROLLED for (int kk = 0; kk < D / 16; kk++) {
 				u32 x[4], y[4];
 				load4(x, sk + AT(warp * 16 + lane % 16, kk * 16 + lane / 16 * 8));
 				load4(y, sv + AT(warp * 16 + lane % 16, kk * 16 + lane / 16 * 8));
@@ -69,8 +70,8 @@ KERNEL(attention_grad_kv, 128)(Args a) {
 				UNROLL for (int e = 0; e < 4; e++) {
 					int c = i * 8 + lane % 4 * 2 + (e & 1), at = m0 + c, key = row + (e / 2) * 8;
 					bool seen = key <= at && at < n && key < n && (!a.window || key > at - a.window);
-					p[i][e] = seen ? exp2_fast(p[i][e] * a.scale * log2e - lse[c]) : 0.f;
-					ds[i][e] = p[i][e] * (ds[i][e] - delta[c]) * a.scale;
+					p[i][e] = seen ? exp2_fast(p[i][e] * scale - lse[c]) : 0.f;
+					ds[i][e] = p[i][e] * (ds[i][e] - delta[c]); // but for the scale, which dk gets at the end
 				}
 			UNROLL for (int kk = 0; kk < QUERIES / 16; kk++) {
 				u32 x[4] = {pack(p[2 * kk][0], p[2 * kk][1]), pack(p[2 * kk][2], p[2 * kk][3]),
@@ -94,7 +95,7 @@ KERNEL(attention_grad_kv, 128)(Args a) {
 		if (t >= n) continue;
 		i64 at = ((i64)(t0 + t) * a.kvheads + g) * D + lane % 4 * 2;
 		UNROLL for (int i = 0; i < D / 8; i++) {
-			*(u32 *)(a.dk + at + i * 8) = pack(dk[i][2 * r], dk[i][2 * r + 1]);
+			*(u32 *)(a.dk + at + i * 8) = pack(dk[i][2 * r] * a.scale, dk[i][2 * r + 1] * a.scale);
 			*(u32 *)(a.dv + at + i * 8) = pack(dv[i][2 * r], dv[i][2 * r + 1]);
 		}
 	}

@@ -18,6 +18,7 @@ KERNEL(attention_grad_q, 128)(Args a) {
 	int thread = threadIdx.x, warp = thread / 32, lane = thread % 32, row = m0 + warp * 16 + lane / 4;
 	int from = a.window ? max(0, m0 - a.window + 1) / 64 : 0, to = (min(n, m0 + 64) + 63) / 64;
 	const float log2e = 1.44269504f;
+	float scale = a.scale * log2e;
 
 	for (int i = thread; i < 64 * D / 8; i += 128) {
 		int r = i / (D / 8), c = i % (D / 8) * 8;
@@ -49,7 +50,7 @@ KERNEL(attention_grad_q, 128)(Args a) {
 		float p[8][4], dp[8][4];
 		UNROLL for (int i = 0; i < 8; i++)
 			UNROLL for (int e = 0; e < 4; e++) p[i][e] = dp[i][e] = 0;
-		UNROLL for (int kk = 0; kk < D / 16; kk++) {
+		ROLLED for (int kk = 0; kk < D / 16; kk++) {
 			u32 x[4], y[4];
 			load4(x, sq + AT(warp * 16 + lane % 16, kk * 16 + lane / 16 * 8));
 			load4(y, sdy + AT(warp * 16 + lane % 16, kk * 16 + lane / 16 * 8));
@@ -67,7 +68,7 @@ KERNEL(attention_grad_q, 128)(Args a) {
 			UNROLL for (int e = 0; e < 4; e++) {
 				int key = j * 64 + i * 8 + lane % 4 * 2 + (e & 1), at = row + (e / 2) * 8;
 				bool seen = key <= at && key < n && at < n && (!a.window || key > at - a.window);
-				p[i][e] = seen ? exp2_fast(p[i][e] * a.scale * log2e - lse[e / 2]) * (dp[i][e] - delta[e / 2]) * a.scale : 0.f;
+				p[i][e] = seen ? exp2_fast(p[i][e] * scale - lse[e / 2]) * (dp[i][e] - delta[e / 2]) : 0.f; // but for the scale, which dq gets at the end
 			}
 		UNROLL for (int kk = 0; kk < 4; kk++) {
 			u32 x[4] = {pack(p[2 * kk][0], p[2 * kk][1]), pack(p[2 * kk][2], p[2 * kk][3]),
@@ -85,7 +86,7 @@ KERNEL(attention_grad_q, 128)(Args a) {
 		int t = row + r * 8;
 		if (t >= n) continue;
 		u16 *dq = a.dq + ((i64)(t0 + t) * a.heads + h) * D + lane % 4 * 2;
-		UNROLL for (int i = 0; i < D / 8; i++) *(u32 *)(dq + i * 8) = pack(out[i][2 * r], out[i][2 * r + 1]);
+		UNROLL for (int i = 0; i < D / 8; i++) *(u32 *)(dq + i * 8) = pack(out[i][2 * r] * a.scale, out[i][2 * r + 1] * a.scale);
 	}
 }
 #undef AT

@@ -10,11 +10,12 @@ typedef long long i64;
 
 #ifndef EMULATED
 #define DEV static __device__ __forceinline__
-#define KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads) name
+#define KERNEL(name, threads) extern "C" __global__ void __launch_bounds__(threads, 1) name
 #define SHARED(type, name)                                    \
 	extern __shared__ __align__(128) unsigned char block_[]; \
 	type *name = (type *)block_
 #define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("unroll 1")
 #define INFINITE __int_as_float(0x7f800000)
 
 DEV float bits_float(u32 x) { return __uint_as_float(x); }
@@ -29,6 +30,13 @@ DEV u32 pack(float low, float high) {
 DEV float exp2_fast(float x) {
 	float y;
 	asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+	return y;
+}
+
+// 1/x to a unit in the last place, 0 of what is beyond 2¹²⁶; the exact division is a call, which costs registers.
+DEV float reciprocal(float x) {
+	float y;
+	asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
 	return y;
 }
 

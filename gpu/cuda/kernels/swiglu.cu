@@ -11,6 +11,6 @@ KERNEL(swiglu, 256)(Args a) {
 	float g[8], u[8];
 	take8(g, a.gate + i, a.wide, a.n - i);
 	take8(u, a.up + i, a.wide, a.n - i);
-	for (int j = 0; j < 8; j++) u[j] *= g[j] / (1.f + expf(-g[j]));
+	for (int j = 0; j < 8; j++) u[j] *= g[j] * reciprocal(1.f + expf(-g[j]));
 	give8(a.y + i, u, a.wide, a.n - i);
 }

@@ -13,7 +13,7 @@ KERNEL(swiglu_grad, 256)(Args a) {
 	take8(g, a.gate + i, a.wide, a.n - i);
 	take8(u, a.up + i, a.wide, a.n - i);
 	for (int j = 0; j < 8; j++) {
-		float s = 1.f / (1.f + expf(-g[j])), gate = y[j] * u[j] * (s + g[j] * s * (1.f - s));
+		float s = reciprocal(1.f + expf(-g[j])), gate = y[j] * u[j] * (s + g[j] * s * (1.f - s));
 		u[j] = y[j] * g[j] * s;
 		g[j] = gate;
 	}

@@ -1,0 +1,103 @@
+//go:build cuda
+
+package cuda
+
+// #include "card.h"
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/longalign/longalign-go/gpu"
+)
+
+// workspaceBytes is what the library may use for split products.
+const workspaceBytes = 32 << 20
+
+// matrixLibrary is cuBLASLt. It chooses an algorithm for a shape once, so that equal calls give equal bits.
+type matrixLibrary struct {
+	version   string
+	workspace uint64
+	plans     map[C.blas_shape]unsafe.Pointer // nil where it has no algorithm
+}
+
+// openMatrixLibrary returns nil where the library is not found: the device then uses kernels of its own.
+func openMatrixLibrary(c *card) (*matrixLibrary, error) {
+	for _, file := range candidates("cublasLt", driverMajor(), folders()) {
+		path := C.CString(file)
+		var version C.size_t
+		why := C.blas_open(path, &version)
+		C.free(unsafe.Pointer(path))
+		if why != nil {
+			continue
+		}
+		if r := C.blas_create(c.c()); r != 0 {
+			return nil, &Error{Kind: Refused, Op: "start cuBLASLt " + file, Code: int(r)}
+		}
+		l := &matrixLibrary{version: fmt.Sprint(version), plans: map[C.blas_shape]unsafe.Pointer{}}
+		var err error
+		l.workspace, err = c.alloc(workspaceBytes)
+		return l, err
+	}
+	return nil, nil
+}
+
+// alignment is the largest power of two up to 256 that divides an address, as the library counts it.
+func alignment(address uint64) C.uint {
+	a := C.uint(256)
+	for uint64(a) > 1 && address%uint64(a) != 0 {
+		a /= 2
+	}
+	return a
+}
+
+// multiply runs p on the library, whose matrices are column-major: the product's transpose, cᵀ[n,m] = b aᵀ.
+func (c *card) multiply(p product) (bool, error) {
+	l := c.blas
+	if l == nil {
+		return false, nil
+	}
+	s := C.blas_shape{
+		rows: C.ulonglong(p.n), cols: C.ulonglong(p.m), inner: C.ulonglong(p.k), ldc: C.ulonglong(p.n),
+		align_a: alignment(p.b.address), align_b: alignment(p.a.address), align_c: alignment(p.c),
+	}
+	if p.b.steps == 1 {
+		s.transpose_a, s.lda = 1, C.ulonglong(p.b.rows)
+	} else {
+		s.lda = C.ulonglong(p.b.steps)
+	}
+	if p.a.steps == 1 {
+		s.ldb = C.ulonglong(p.a.rows)
+	} else {
+		s.transpose_b, s.ldb = 1, C.ulonglong(p.a.steps)
+	}
+	if p.in == gpu.BFloat16 {
+		s.in_bf16 = 1
+	}
+	if p.out == gpu.BFloat16 {
+		s.out_bf16 = 1
+	}
+	if p.bias != 0 {
+		s.bias = 1
+	}
+	plan, known := l.plans[s]
+	if !known {
+		if r := C.blas_plan(&s, workspaceBytes, &plan); r != 0 {
+			return false, &Error{Kind: Refused, Op: fmt.Sprintf("plan a product of %d × %d × %d", p.m, p.n, p.k), Text: fmt.Sprintf("cuBLASLt status %d", int(r))}
+		}
+		l.plans[s] = plan
+	}
+	if plan == nil {
+		return false, nil
+	}
+	beta := C.float(0)
+	if p.accumulate {
+		beta = 1
+	}
+	r := C.blas_run(c.c(), plan, C.CUdeviceptr(p.c), C.CUdeviceptr(p.b.address), C.CUdeviceptr(p.a.address), C.CUdeviceptr(p.bias), beta, C.CUdeviceptr(l.workspace), workspaceBytes, c.s())
+	if r != 0 {
+		return false, &Error{Kind: Refused, Op: fmt.Sprintf("a product of %d × %d × %d", p.m, p.n, p.k), Text: fmt.Sprintf("cuBLASLt status %d", int(r))}
+	}
+	return true, nil
+}

@@ -1,0 +1,326 @@
+//go:build cuda
+
+package cuda
+
+// #include "card.h"
+import "C"
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strconv"
+	"unsafe"
+
+	"gorgonia.org/cu"
+
+	"github.com/longalign/longalign-go/gpu"
+	"github.com/longalign/longalign-go/gpu/cuda/kernels"
+)
+
+// staging is the pinned memory through which large transfers go, at the bus's speed.
+const staging = 32 << 20
+
+// card is the machine of a real card.
+type card struct {
+	description gpu.Info
+	device      cu.Device
+	context     cu.CUContext
+	stream      cu.Stream
+	pinned      unsafe.Pointer
+	compiler    *compiler
+	arch        string
+	machineCode bool
+	cache       cache
+	functions   map[kernels.Unit]*function
+	modules     []cu.Module
+	allocated   map[uint64]struct{}
+	blas        *matrixLibrary
+}
+
+type function struct {
+	f      cu.Function
+	shared int // that it may have
+}
+
+// driverState returns an error where there is no driver that works.
+func driverState() error {
+	var loaded C.int
+	r := C.longalignDriverStatus(&loaded)
+	if loaded == 0 {
+		return &Error{Kind: NoDriver, Op: "load the driver", Text: "libcuda.so.1 was not found"}
+	}
+	return result("start the driver", int(r))
+}
+
+// driverMajor is the major version of CUDA that the driver serves. Without a driver it is that of the newest libraries known.
+func driverMajor() int {
+	if driverState() != nil {
+		return 13
+	}
+	return cu.Version() / 1000
+}
+
+// Present reports whether the machine has a card that Open would try.
+func Present() bool {
+	if driverState() != nil {
+		return false
+	}
+	n, err := cu.NumDevices()
+	return err == nil && n > 0
+}
+
+// Open opens card index ("" is the first). The error is an *Error.
+func Open(_ context.Context, index string) (*Device, error) {
+	if err := driverState(); err != nil {
+		return nil, err
+	}
+	n, err := cu.NumDevices()
+	if err != nil {
+		return nil, failure("count the devices", err)
+	}
+	at := 0
+	if index != "" {
+		if at, err = strconv.Atoi(index); err != nil {
+			return nil, &Error{Kind: NoDevice, Op: "open", Text: fmt.Sprintf("device number %q", index)}
+		}
+	}
+	if at < 0 || at >= n {
+		return nil, &Error{Kind: NoDevice, Op: "open", Text: fmt.Sprintf("device %d of %d", at, n)}
+	}
+	c, err := openCard(at)
+	if err != nil {
+		return nil, err
+	}
+	return newDevice(c), nil
+}
+
+func openCard(at int) (_ *card, err error) {
+	c := &card{functions: map[kernels.Unit]*function{}, allocated: map[uint64]struct{}{}, cache: openCache()}
+	if c.device, err = cu.GetDevice(at); err != nil {
+		return nil, failure("open", err)
+	}
+	major, minor, err := c.device.ComputeCapability()
+	if err != nil {
+		return nil, failure("open", err)
+	}
+	if major < 8 {
+		return nil, &Error{Kind: Architecture, Op: "open", Text: fmt.Sprintf("compute capability %d.%d", major, minor)}
+	}
+	if c.compiler, err = loadCompiler(); err != nil {
+		return nil, err
+	}
+	if c.arch, c.machineCode, err = target(10*major+minor, c.compiler.archs); err != nil {
+		return nil, err
+	}
+	if c.context, err = c.device.RetainPrimaryCtx(); err != nil {
+		return nil, failure("make a context", err)
+	}
+	defer func() {
+		if err != nil {
+			c.close()
+		}
+	}()
+	if err = c.on("make a stream", func() (err error) {
+		c.stream, err = cu.MakeStream(cu.NonBlocking)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	if err = result("allocate pinned memory", int(C.card_pinned(c.c(), &c.pinned, staging))); err != nil {
+		return nil, err
+	}
+	if c.blas, err = openMatrixLibrary(c); err != nil {
+		return nil, err
+	}
+	name, err := c.device.Name()
+	if err != nil {
+		return nil, failure("open", err)
+	}
+	id, err := c.device.UUID()
+	if err != nil {
+		return nil, failure("open", err)
+	}
+	total, err := c.device.TotalMem()
+	if err != nil {
+		return nil, failure("open", err)
+	}
+	products := "own"
+	if c.blas != nil {
+		products = "cublaslt-" + c.blas.version
+	}
+	v := cu.Version()
+	c.description = gpu.Info{
+		Kind: "cuda", Name: name, Class: fmt.Sprintf("cuda/sm_%d%d/%s/nvrtc-%s", major, minor, products, c.compiler.version),
+		Driver: fmt.Sprintf("CUDA %d.%d", v/1000, v%1000/10), UUID: "GPU-" + id.String(), Memory: total,
+	}
+	return c, nil
+}
+
+func (c *card) info() gpu.Info { return c.description }
+
+// The binding's types hold one pointer each and do not export it.
+func (c *card) c() C.CUcontext { return *(*C.CUcontext)(unsafe.Pointer(&c.context)) }
+func (c *card) s() C.CUstream  { return *(*C.CUstream)(unsafe.Pointer(&c.stream)) }
+func (f *function) c() C.CUfunction {
+	return *(*C.CUfunction)(unsafe.Pointer(&f.f))
+}
+
+// on runs a call of the binding with the card's context on this thread.
+func (c *card) on(op string, call func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := cu.SetCurrentContext(c.context); err != nil {
+		return failure(op, err)
+	}
+	return failure(op, call())
+}
+
+func (c *card) alloc(bytes int) (address uint64, err error) {
+	err = c.on("allocate", func() error {
+		p, err := cu.MemAlloc(int64(bytes))
+		address = uint64(p)
+		return err
+	})
+	if err == nil {
+		c.allocated[address] = struct{}{}
+	}
+	if e, ok := err.(*Error); ok && e.Kind == OutOfMemory {
+		e.Asked = int64(bytes)
+		c.on("measure memory", func() (err error) {
+			e.Free, e.Total, err = cu.MemInfo()
+			return err
+		})
+	}
+	return address, err
+}
+
+func (c *card) free(address uint64) error {
+	return c.on("free", func() error {
+		if err := c.stream.Synchronize(); err != nil {
+			return err
+		}
+		delete(c.allocated, address)
+		return cu.MemFree(cu.DevicePtr(address))
+	})
+}
+
+func (c *card) upload(dst uint64, src []byte) error {
+	if len(src) == 0 {
+		return nil
+	}
+	return c.on("upload", func() error {
+		if len(src) <= 64<<10 { // the driver copies so little aside before it returns
+			return cu.MemcpyHtoDAsync(cu.DevicePtr(dst), unsafe.Pointer(&src[0]), int64(len(src)), c.stream)
+		}
+		for from := 0; from < len(src); from += staging {
+			n := copy(unsafe.Slice((*byte)(c.pinned), staging), src[from:])
+			if err := cu.MemcpyHtoDAsync(cu.DevicePtr(dst+uint64(from)), c.pinned, int64(n), c.stream); err != nil {
+				return err
+			}
+			if err := c.stream.Synchronize(); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (c *card) download(dst []byte, src uint64) error {
+	return c.on("download", func() error {
+		for from := 0; from < len(dst); from += staging {
+			n := min(staging, len(dst)-from)
+			if err := cu.MemcpyDtoHAsync(c.pinned, cu.DevicePtr(src+uint64(from)), int64(n), c.stream); err != nil {
+				return err
+			}
+			if err := c.stream.Synchronize(); err != nil {
+				return err
+			}
+			copy(dst[from:], unsafe.Slice((*byte)(c.pinned), n))
+		}
+		return nil
+	})
+}
+
+func (c *card) copy(dst, src uint64, bytes int) error {
+	return c.on("copy", func() error {
+		return cu.MemcpyDtoDAsync(cu.DevicePtr(dst), cu.DevicePtr(src), int64(bytes), c.stream)
+	})
+}
+
+func (c *card) zero(dst uint64, bytes int) error {
+	return c.on("zero", func() error { return cu.MemsetD8Async(cu.DevicePtr(dst), 0, int64(bytes), c.stream) })
+}
+
+func (c *card) sync() error { return c.on("wait", c.stream.Synchronize) }
+
+// function returns a compiled and loaded kernel that may have shared bytes of shared memory.
+func (c *card) function(u kernels.Unit, shared int) (*function, error) {
+	f := c.functions[u]
+	if f == nil {
+		source, err := sourceOf(u)
+		if err != nil {
+			return nil, err
+		}
+		image, err := c.cache.get(func() ([]byte, error) {
+			b, _, err := c.compiler.compile(u, c.arch, c.machineCode)
+			return b, err
+		}, source, c.arch, c.compiler.version)
+		if err != nil {
+			return nil, err
+		}
+		f = &function{shared: 48 << 10}
+		if err := c.on("load "+u.String(), func() error {
+			m, err := cu.LoadData(string(image))
+			if err != nil {
+				return err
+			}
+			c.modules = append(c.modules, m)
+			f.f, err = m.Function(u.Kernel)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+		c.functions[u] = f
+	}
+	if shared > f.shared {
+		if err := result("give "+u.String()+" its shared memory", int(C.card_shared(c.c(), f.c(), C.int(shared)))); err != nil {
+			return nil, err
+		}
+		f.shared = shared
+	}
+	return f, nil
+}
+
+func (c *card) launch(u kernels.Unit, grid [3]uint32, threads, shared int, args []byte) error {
+	f, err := c.function(u, shared)
+	if err != nil {
+		return err
+	}
+	return result("launch "+u.String(), int(C.card_launch(c.c(), f.c(), C.uint(grid[0]), C.uint(grid[1]), C.uint(grid[2]), C.uint(threads), C.uint(shared), c.s(), unsafe.Pointer(&args[0]), C.size_t(len(args)))))
+}
+
+func (c *card) close() error {
+	err := c.on("close", func() error {
+		if c.s() != nil {
+			c.stream.Synchronize()
+		}
+		for _, m := range c.modules {
+			m.Unload()
+		}
+		for address := range c.allocated {
+			cu.MemFree(cu.DevicePtr(address))
+		}
+		if c.pinned != nil {
+			cu.MemFreeHost(c.pinned)
+		}
+		if c.s() != nil {
+			c.stream.Destroy()
+		}
+		return nil
+	})
+	if e := c.device.ReleasePrimaryCtx(); err == nil {
+		err = failure("close", e)
+	}
+	return err
+}

@@ -1,0 +1,31 @@
+// What gorgonia.org/cu lacks, in C: launches with arguments of any size, shared memory over 48 KB, pinned memory, and the two
+// libraries that are found at run time. Functions return 0 or the library's own code.
+#ifndef LONGALIGN_CARD_H
+#define LONGALIGN_CARD_H
+#include <cuda.h>
+
+// card_launch starts a kernel whose one parameter is the n bytes at args.
+CUresult card_launch(CUcontext context, CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int threads, unsigned int shared, CUstream stream, void *args, size_t n);
+// card_shared lets a kernel have that much dynamic shared memory.
+CUresult card_shared(CUcontext context, CUfunction f, int bytes);
+CUresult card_pinned(CUcontext context, void **host, size_t bytes);
+
+// The run-time compiler.
+typedef struct { int major, minor, archs, arch[128]; } nvrtc_facts;
+const char *nvrtc_open(const char *path, const char *builtins, nvrtc_facts *facts); // NULL, or why not
+// nvrtc_compile returns 0 and the machine code (cubin set) or PTX in *out, which the caller frees; the log comes in either case.
+int nvrtc_compile(const char *source, const char *name, const char **options, int n, int cubin, char **out, size_t *size, char **log);
+
+// The matrix library. A plan is a shape with its algorithm.
+typedef struct {
+	int transpose_a, transpose_b; // column-major: c[rows, cols] = op(a) op(b)
+	unsigned long long rows, cols, inner, lda, ldb, ldc;
+	int in_bf16, out_bf16, bias;
+	unsigned int align_a, align_b, align_c;
+} blas_shape;
+const char *blas_open(const char *path, size_t *version);
+int blas_create(CUcontext context);
+// blas_plan returns 0 with *plan NULL where the library has no algorithm for the shape.
+int blas_plan(const blas_shape *shape, size_t workspace, void **plan);
+int blas_run(CUcontext context, void *plan, CUdeviceptr c, CUdeviceptr a, CUdeviceptr b, CUdeviceptr bias, float beta, CUdeviceptr workspace, size_t bytes, CUstream stream);
+#endif

@@ -1,0 +1,86 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/longalign/longalign-go/gpu"
+	"github.com/longalign/longalign-go/gpu/cuda/kernels"
+	"github.com/longalign/longalign-go/gpu/devicetest"
+)
+
+// The shared suite on a card.
+func TestCardPassesTheSuite(t *testing.T) {
+	if !Present() {
+		t.Skip("no card: ", driverState())
+	}
+	devicetest.Run(t, func(t *testing.T) gpu.Device {
+		d, err := Open(context.Background(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		return d
+	})
+}
+
+func TestWithoutADriverOpenSaysSo(t *testing.T) {
+	if driverState() == nil {
+		t.Skip("this machine has a driver")
+	}
+	if Present() {
+		t.Error("Present reports a card")
+	}
+	_, err := Open(context.Background(), "")
+	var e *Error
+	if !errors.As(err, &e) || e.Kind != NoDriver || !e.Elsewhere() || e.Sticky() {
+		t.Errorf("Open returns %v", err)
+	}
+}
+
+var spills = regexp.MustCompile(`(\d+) bytes spill stores, (\d+) bytes spill loads`)
+
+// Every kernel compiles for every supported architecture, with its values in registers.
+func TestKernelsCompileWithoutSpills(t *testing.T) {
+	c, err := loadCompiler()
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, arch := range []int{80, 90} {
+		name := fmt.Sprintf("sm_%d", arch)
+		if !slices.Contains(c.archs, arch) {
+			t.Logf("NVRTC %s does not know %s", c.version, name)
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			for _, u := range kernels.Units() {
+				image, log, err := c.compile(u, name, true, "--ptxas-options=-v")
+				if err != nil {
+					t.Errorf("%v", err)
+					continue
+				}
+				m := spills.FindStringSubmatch(log)
+				switch {
+				case len(image) == 0:
+					t.Errorf("%v: no machine code", u)
+				case m == nil:
+					t.Errorf("%v: the compiler reports no spills: %s", u, log)
+				case m[1] != "0" || m[2] != "0":
+					t.Errorf("%v spills: %s", u, strings.TrimSpace(log))
+				}
+			}
+			t.Logf("NVRTC %s: %d kernels", c.version, len(kernels.Units()))
+		})
+	}
+}

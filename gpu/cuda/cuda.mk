@@ -1,0 +1,25 @@
+# Builds with the tag cuda. They need a C compiler and no NVIDIA package: the header is our own, and the driver is looked up when
+# the program first asks for a card.
+#   make cuda             bin/starter and bin/worker with the device
+#   make test-cuda-nogpu  the kernels on the emulator, and compiled by NVRTC where that library is
+#   make cuda-test        bin/cuda.test, to copy to a machine with a card and run there
+
+CUDA_STUB := $(abspath $(or $(BIN),bin))/cuda
+CUDA_ENV = CGO_ENABLED=1 CGO_CFLAGS="-O2 -I$(CURDIR)/gpu/cuda/driver/include" CGO_LDFLAGS="-L$(CUDA_STUB) -ldl -lpthread"
+
+.PHONY: cuda cuda-test test-cuda-nogpu
+
+$(CUDA_STUB)/libcuda.a: gpu/cuda/driver/lazy.c gpu/cuda/driver/include/cuda.h gpu/cuda/driver/include/calls.def
+	@mkdir -p $(CUDA_STUB)
+	@$(or $(CC),cc) -O2 -fPIC -Igpu/cuda/driver/include -c $< -o $(CUDA_STUB)/lazy.o
+	@rm -f $@ && ar rcs $@ $(CUDA_STUB)/lazy.o
+
+cuda: $(CUDA_STUB)/libcuda.a
+	@$(CUDA_ENV) go build -tags cuda -o $(or $(BIN),bin)/ ./starter ./worker
+
+cuda-test: $(CUDA_STUB)/libcuda.a
+	@$(CUDA_ENV) go test -tags cuda -c -o $(or $(BIN),bin)/cuda.test ./gpu/cuda
+
+test-cuda-nogpu: $(CUDA_STUB)/libcuda.a
+	@$(CUDA_ENV) go vet -tags cuda ./gpu/cuda/... ./gpu/devices
+	@$(CUDA_ENV) go test -tags cuda ./gpu/cuda/... ./gpu/devices

@@ -1,0 +1,109 @@
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+)
+
+// Kind says what went wrong with a card, and so what to do.
+type Kind string
+
+// Kinds of failure.
+const (
+	NoDriver     Kind = "no driver"         // the machine has no libcuda
+	WrongDriver  Kind = "wrong driver"      // too old, or not the kernel module's
+	NoDevice     Kind = "no device"         // a driver, but no such card
+	Architecture Kind = "architecture"      // a card older than compute capability 8.0, or newer than compiler and driver know
+	NoCompiler   Kind = "no compiler"       // NVRTC was not found or fails
+	OutOfMemory  Kind = "out of memory"     // on the card
+	Hardware     Kind = "hardware"          // uncorrectable memory or link error
+	DeviceLost   Kind = "device lost"       // the card stopped answering
+	KernelFailed Kind = "kernel failed"     // a kernel accessed what it must not: a mistake of this program
+	Refused      Kind = "refused by driver" // any other code
+)
+
+// Error is a failure of the card, its driver or libraries.
+type Error struct {
+	Kind Kind
+	Op   string // what was tried
+	Code int    // the driver's, 0 where there is none
+	Text string // the driver's name of the code, or what was looked for
+
+	Asked, Free, Total int64 // bytes, of OutOfMemory
+}
+
+var advice = map[Kind]string{
+	NoDriver:     "install NVIDIA's driver, or use device: host",
+	WrongDriver:  "update the driver to 525 or later and restart the machine",
+	NoDevice:     "use device: host, or check nvidia-smi and CUDA_VISIBLE_DEVICES",
+	Architecture: "use a card of compute capability 8.0 or later (A100, H100), or device: host",
+	NoCompiler:   "install the CUDA toolkit's libnvrtc (11.8, 12 or 13), or name its folder in LONGALIGN_CUDA_LIBRARIES",
+	OutOfMemory:  "use smaller micro-batches, recompute: layer, or a card with more memory",
+	Hardware:     "the card needs a reset by whoever runs the machine; the last checkpoint is intact, resume on another",
+	DeviceLost:   "restart the worker, and the machine if it happens again; the last checkpoint is intact",
+	KernelFailed: "the last checkpoint is intact; report this with the operation's name",
+	Refused:      "restart the worker; the last checkpoint is intact",
+}
+
+// Error says what failed and what to do.
+func (e *Error) Error() string {
+	s := fmt.Sprintf("cuda: %s: %s", e.Op, e.Kind)
+	if e.Kind == OutOfMemory {
+		s += fmt.Sprintf(": %.1f MiB asked for, %.1f of %.1f GiB free", float64(e.Asked)/(1<<20), float64(e.Free)/(1<<30), float64(e.Total)/(1<<30))
+	} else if e.Text != "" {
+		s += ": " + e.Text
+	}
+	if e.Code != 0 {
+		s += fmt.Sprintf(" (code %d)", e.Code)
+	}
+	return s + "; " + advice[e.Kind]
+}
+
+// Elsewhere reports whether the same work may succeed on another machine.
+func (e *Error) Elsewhere() bool { return e.Kind != KernelFailed }
+
+// Sticky reports whether the process cannot use the card any more: the worker should end and be started again.
+func (e *Error) Sticky() bool {
+	return e.Kind == Hardware || e.Kind == DeviceLost || e.Kind == KernelFailed
+}
+
+var kinds = map[int]Kind{
+	2: OutOfMemory, 100: NoDevice, 101: NoDevice,
+	34: WrongDriver, 35: WrongDriver, 222: WrongDriver, 500: WrongDriver, 803: WrongDriver, 804: WrongDriver,
+	209: Architecture, 218: Architecture, 221: NoCompiler,
+	214: Hardware, 220: Hardware,
+	46: DeviceLost, 709: DeviceLost, 802: DeviceLost, 999: DeviceLost,
+	700: KernelFailed, 702: KernelFailed, 710: KernelFailed, 714: KernelFailed, 715: KernelFailed, 716: KernelFailed, 717: KernelFailed, 718: KernelFailed, 719: KernelFailed,
+}
+
+// failure makes an *Error of what the driver or its binding said, nil of nil.
+func failure(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	e := &Error{Kind: Refused, Op: op, Text: err.Error()}
+	// The binding's code is an integer type of its own that it does not export.
+	for x := err; x != nil; x = errors.Unwrap(x) {
+		if v := reflect.ValueOf(x); v.Kind() == reflect.Int {
+			e.Code = int(v.Int())
+			if k, ok := kinds[e.Code]; ok {
+				e.Kind = k
+			}
+			break
+		}
+	}
+	return e
+}
+
+// code is a driver's result from C.
+type code int
+
+func (c code) Error() string { return fmt.Sprintf("driver result %d", int(c)) }
+
+func result(op string, c int) error {
+	if c == 0 {
+		return nil
+	}
+	return failure(op, code(c))
+}

@@ -1,0 +1,20 @@
+//go:build cuda
+
+package devices
+
+import (
+	"context"
+
+	"github.com/longalign/longalign-go/gpu"
+	"github.com/longalign/longalign-go/gpu/cuda"
+)
+
+func cardPresent() bool { return cuda.Present() }
+
+func openCard(ctx context.Context, index string) (gpu.Device, error) {
+	d, err := cuda.Open(ctx, index)
+	if err != nil {
+		return nil, err // not a nil *Device, which is no nil gpu.Device
+	}
+	return d, nil
+}
