@@ -50,6 +50,18 @@ const mostParts = 64
 // AnswersPointerName is the name of the pointer to an unfinished predictions stage's answers.
 func AnswersPointerName(actionKey string) string { return "predictions/" + actionKey }
 
+// PointerOf is the name of the pointer under which an unfinished stage keeps what is done of a call's result, "" for none.
+func PointerOf(call Call) string {
+	_, questions := call.Inputs["questions"]
+	switch {
+	case call.Stage == "checkpoint":
+		return PointerName(call.Key)
+	case call.Stage == "predictions" && questions && ActivityName(call) == call.Stage:
+		return AnswersPointerName(call.Key)
+	}
+	return ""
+}
+
 // attempt names this attempt at the stage.
 func (j *job) attempt(ctx context.Context) string {
 	if activity.IsActivity(ctx) {

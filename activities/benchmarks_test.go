@@ -390,6 +390,25 @@ func TestAJudgeThatNeverRatesLeavesTheCellIncomplete(t *testing.T) {
 	}
 }
 
+func TestAJudgesBudgetIsACap(t *testing.T) {
+	p := newTiny(t)
+	s := newService(t, func(string) string { return "[[3]]" })
+	_, questions, predictions, _, _ := p.longBench(write(t, smallLongBench()), nil)
+	e := s.endpoint("judge-20260131")
+	e.MaxTokens, e.PriceIn, e.PriceOut, e.MaxCostUSD = 100, 1, 10, 0.0015 // a request may cost 0.0012
+	_, err := p.Run(t.Context(), p.call("judgments", datasets.JudgmentsParams{Benchmark: datasets.BenchmarkLongBench, Endpoint: e}, refs{"questions": questions, "predictions": predictions}))
+	wantType(t, err, BudgetExceeded, "max_cost_usd")
+	if s.asked == 0 || float64(s.asked)*60e-6 > e.MaxCostUSD { // 10 tokens in, 5 out
+		t.Errorf("asked %d times", s.asked)
+	}
+	asked := s.asked
+	e.MaxCostUSD = 1
+	p.make("judgments", datasets.JudgmentsParams{Benchmark: datasets.BenchmarkLongBench, Endpoint: e}, refs{"questions": questions, "predictions": predictions})
+	if again := s.asked - asked; again > len(canary)+6 {
+		t.Errorf("with more money the judge was asked %d times", again)
+	}
+}
+
 func TestAJudgeThatMovesIsFlagged(t *testing.T) {
 	p := newTiny(t)
 	s := newService(t, func(string) string { return "[[1]]" })

@@ -34,7 +34,11 @@ func scoreFiles(_ context.Context, _ *Activities, raw json.RawMessage) (map[stri
 	}
 	b := p.Benchmark
 	if b.Results != "" {
-		d, err := fileDigest(b.Results)
+		path, err := localPath(b.Results)
+		if err != nil {
+			return nil, badData("benchmarks.short_tasks.results: %w", err)
+		}
+		d, err := fileDigest(path)
 		if err != nil {
 			return nil, badData("benchmarks.short_tasks.results: %w", err)
 		}
@@ -570,7 +574,11 @@ func (s *benchmarkScores) shortTasks(ctx context.Context) error {
 			results = one
 		}
 	} else {
-		f, err := os.Open(s.p.Results)
+		path, err := localPath(s.p.Results)
+		if err != nil {
+			return badData("benchmarks.short_tasks.results: %w", err)
+		}
+		f, err := os.Open(path)
 		if err != nil {
 			return badData("benchmarks.short_tasks.results: %w", err)
 		}
@@ -578,7 +586,7 @@ func (s *benchmarkScores) shortTasks(ctx context.Context) error {
 		if results, err = shorttasks.Read(f); err != nil {
 			return badData("benchmarks.short_tasks.results: %s: %w", s.p.Results, err)
 		}
-		if err := s.j.putFile(ctx, "results.json", "application/json", s.p.Results); err != nil {
+		if err := s.j.putFile(ctx, "results.json", "application/json", path); err != nil {
 			return err
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/datasets/fetch"
 	"github.com/longalign/longalign-go/datasets/longbench"
 	"github.com/longalign/longalign-go/datasets/longbenchchat"
 	"github.com/longalign/longalign-go/datasets/mtbench"
@@ -132,9 +133,15 @@ func (f *benchmarkFiles) Close() error {
 // openBenchmark opens a benchmark's directory, archive, or single file.
 func openBenchmark(p datasets.QuestionsParams) (*benchmarkFiles, error) {
 	where := "benchmarks." + p.Benchmark
+	var err error
+	for _, place := range []*string{&p.Path, &p.Config} {
+		if *place, err = localPath(*place); err != nil {
+			return nil, badData("%s: %w", where, err)
+		}
+	}
 	info, err := os.Stat(p.Path)
 	if err != nil {
-		return nil, badData("%s.path: %w", where, err)
+		return nil, badData("%s: %w", where, err)
 	}
 	f, beside := &benchmarkFiles{}, p.Path
 	switch {
@@ -143,7 +150,7 @@ func openBenchmark(p datasets.QuestionsParams) (*benchmarkFiles, error) {
 	case strings.EqualFold(filepath.Ext(p.Path), ".zip"):
 		z, err := zip.OpenReader(p.Path)
 		if err != nil {
-			return nil, badData("%s.path: %s: %w", where, p.Path, err)
+			return nil, badData("%s: %s: %w", where, p.Path, err)
 		}
 		f.data, f.archive, beside = z, z, filepath.Dir(p.Path)
 	default:
@@ -156,6 +163,18 @@ func openBenchmark(p datasets.QuestionsParams) (*benchmarkFiles, error) {
 		f.config = os.DirFS(beside)
 	}
 	return f, nil
+}
+
+// localPath finds a file or directory on this machine: $FETCHED is where starter fetch puts files, other variables are the environment's.
+func localPath(path string) (string, error) {
+	if strings.Contains(path, "://") {
+		return "", fmt.Errorf("%s: benchmarks are read from the worker's own disk; copy it there, or use starter fetch and $FETCHED", path)
+	}
+	expanded, err := fetch.Expand(path)
+	if err != nil || expanded != path {
+		return expanded, err
+	}
+	return os.ExpandEnv(path), nil
 }
 
 // namedFile is a file that a benchmark is read from.

@@ -97,12 +97,13 @@ func (s *stages) find(ctx workflow.Context, cell Cell, call activities.Call) (st
 			return stageResult{Ref: r.Ref, Reused: true}, nil
 		}
 		call.Key = r.Key
-		if call.Stage == "checkpoint" {
-			s.progress.unfinished[activities.PointerName(call.Key)] = true
+		pointer := activities.PointerOf(call)
+		if pointer != "" {
+			s.progress.unfinished[pointer] = true
 		}
 		ref, err := s.make(ctx, cell, call)
 		if err == nil {
-			delete(s.progress.unfinished, activities.PointerName(call.Key))
+			delete(s.progress.unfinished, pointer)
 		}
 		var taken *temporal.ChildWorkflowExecutionAlreadyStartedError
 		if !errors.As(err, &taken) {
