@@ -6,15 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"os"
 	"slices"
-	"strings"
-	"sync"
 
 	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/longbench"
-	"github.com/longalign/longalign-go/datasets/longbench/jieba"
 	"github.com/longalign/longalign-go/datasets/longbenchchat"
 	"github.com/longalign/longalign-go/datasets/mtbench"
 	"github.com/longalign/longalign-go/datasets/needle"
@@ -22,9 +18,6 @@ import (
 	"github.com/longalign/longalign-go/reports"
 	"github.com/longalign/longalign-go/reports/paper"
 )
-
-// openJieba loads jieba's dictionary once a process: it takes a second.
-var openJieba = sync.OnceValues(func() (*jieba.Dictionary, error) { return jieba.Open("") })
 
 // scoreFiles are what scores depend on outside of the store: jieba's dictionary for Chinese, and the harness's results.
 func scoreFiles(_ context.Context, _ *Activities, raw json.RawMessage) (map[string]string, error) {
@@ -52,23 +45,6 @@ func scoreFiles(_ context.Context, _ *Activities, raw json.RawMessage) (map[stri
 		return nil, badConfig("benchmarks.%s: %w; or leave the Chinese datasets out of datasets", b.Benchmark, err)
 	}
 	return map[string]string{"jieba": words.Digest()}, nil
-}
-
-// wantedDatasets are those of LongBench that were asked for.
-func wantedDatasets(p datasets.BenchmarkScoresParams) []longbench.Dataset {
-	if p.Benchmark != datasets.BenchmarkLongBench && p.Benchmark != datasets.BenchmarkLongBenchE {
-		return nil
-	}
-	all := longbench.Datasets(suite(p.Benchmark))
-	if len(p.Datasets) == 0 {
-		return all
-	}
-	return slices.DeleteFunc(all, func(d longbench.Dataset) bool {
-		return !slices.ContainsFunc(p.Datasets, func(name string) bool {
-			w, err := longbench.Lookup(suite(p.Benchmark), name)
-			return err == nil && w.Name == d.Name
-		})
-	})
 }
 
 func runBenchmarkScores(ctx context.Context, j *job, p datasets.BenchmarkScoresParams) error {
@@ -222,242 +198,11 @@ func (s *benchmarkScores) rated(refs []datasets.Reference, turn int, value func(
 
 func same(v float64) float64 { return v }
 
-// predictionRows are a dataset's answers as LongBench's scorer reads them. Samples are matched by ID.
-func (s *benchmarkScores) predictionRows(dataset string) []longbench.Prediction {
-	var rows []longbench.Prediction
-	for i, r := range s.references[dataset] {
-		sample, a := s.sample(r)
-		length := r.Length
-		row := longbench.Prediction{ID: r.ID, Answers: r.Answers, AllClasses: r.AllClasses, Length: &length, Failed: a.Failed, Truncated: sample.Truncated, Line: i + 1}
-		if a.Failed == "" {
-			row.Pred = a.Texts[0]
-		}
-		rows = append(rows, row)
-	}
-	return rows
-}
-
-// longBench scores all datasets, their averages, and the leaderboard's rows among them.
-func (s *benchmarkScores) longBench() error {
-	b := suite(s.p.Benchmark)
-	results := map[string]longbench.Result{}
-	for _, d := range wantedDatasets(s.p) {
-		rows := s.predictionRows(d.Name)
-		if len(rows) == 0 {
-			continue
-		}
-		var words *jieba.Dictionary
-		if d.NeedsJieba() {
-			var err error
-			if words, err = openJieba(); err != nil {
-				return badConfig("%w", err)
-			}
-			if !words.Standard() {
-				s.j.note("jieba's dictionary is not that of version 0.42.1: Chinese scores are not comparable with published ones")
-			}
-		}
-		result, err := longbench.Score(b, d, rows, words)
-		if err != nil {
-			return badData("%w", err)
-		}
-		results[d.Name] = result
-		s.j.manifest.Warnings = append(s.j.manifest.Warnings, result.Warnings...)
-		wanted, marks := s.wanted(d.RowsIn(b))
-		for _, v := range longBenchVariants {
-			s.set(longBenchMetric(b, d.Name, v), samplesOf(&result, v, nil), wanted, marks)
-			if b != longbench.LongBenchE {
-				continue
-			}
-			for _, bucket := range longbench.Buckets() { // how many samples a bucket should have is not known
-				in := func(x longbench.Sample) bool { return x.Bucket == bucket }
-				if samples := samplesOf(&result, v, in); len(samples) > 0 {
-					s.set(longBenchMetric(b, d.Name+":"+string(bucket), v), samples, 0, marks)
-				}
-			}
-		}
-	}
-	s.averages(b, results)
-	if b == longbench.LongBench {
-		for _, name := range longbench.LeaderboardDatasets() {
-			if d, err := longbench.Lookup(b, name); err == nil && len(s.references[name]) > 0 {
-				s.leaderboard(name, d.Rows)
-			}
-		}
-	}
-	if s.judge != nil {
-		s.judgedLongBench(b)
-	}
-	return nil
-}
-
-// longBenchVariants are the compatible score and the one without the reference scorer's defects.
-var longBenchVariants = []string{"", ":corrected"}
-
-func longBenchMetric(b longbench.Benchmark, name, variant string) string {
-	return string(b) + ":" + name + variant
-}
-
-// samplesOf are the samples of one dataset that in accepts, in percent.
-func samplesOf(r *longbench.Result, variant string, in func(longbench.Sample) bool) []reports.Sample {
-	var out []reports.Sample
-	for _, x := range r.Samples {
-		if in != nil && !in(x) {
-			continue
-		}
-		v := x.Compat
-		if variant != "" {
-			v = x.Corrected
-		}
-		sample := reports.Sample{ID: x.ID, Failed: x.Failed, Truncated: x.Truncated}
-		if !x.Failed {
-			sample.Value = 100 * v
-		}
-		if !math.IsNaN(v) { // a repeated row has no corrected score
-			out = append(out, sample)
-		}
-	}
-	return out
-}
-
-// averages are the benchmark's means over datasets: every dataset counts alike, whatever its number of samples.
-func (s *benchmarkScores) averages(b longbench.Benchmark, results map[string]longbench.Result) {
-	add := func(name string, in func(longbench.Dataset) bool) {
-		for _, variant := range longBenchVariants {
-			var samples []reports.Sample
-			var marks []string
-			wanted := 0
-			for _, d := range longbench.Datasets(b) {
-				if !in(d) {
-					continue
-				}
-				n, m := s.wanted(d.RowsIn(b))
-				wanted += n
-				if r, ok := results[d.Name]; ok {
-					marks = unionOf(marks, m)
-					for _, x := range samplesOf(&r, variant, nil) {
-						x.Group = d.Name
-						samples = append(samples, x)
-					}
-				}
-			}
-			if len(samples) == 0 {
-				continue
-			}
-			s.set(longBenchMetric(b, name, variant), samples, wanted, marks)
-			if name == "overall" && b == longbench.LongBench && variant == "" {
-				s.set("LongBench Overall Average Score", samples, wanted, marks)
-			}
-		}
-	}
-	for _, c := range longBenchCategories {
-		add(string(c), func(d longbench.Dataset) bool { return d.Category == c })
-	}
-	for _, l := range []longbench.Language{longbench.English, longbench.Chinese} {
-		add(string(l), func(d longbench.Dataset) bool { return d.Language == l || d.Language == longbench.CodeLanguage })
-	}
-	add("overall", func(longbench.Dataset) bool { return true })
-}
-
-var longBenchCategories = []longbench.Category{longbench.SingleDocQA, longbench.MultiDocQA, longbench.Summarization, longbench.FewShot, longbench.Synthetic, longbench.Code}
-
-// judgedLongBench are the paper's columns: ratings of answers to questions and of summaries, mapped to 0 to 100.
-func (s *benchmarkScores) judgedLongBench(b longbench.Benchmark) {
-	for _, column := range []struct {
-		name     string
-		category longbench.Category
-	}{{paper.SingleDocQA, longbench.SingleDocQA}, {paper.MultiDocQA, longbench.MultiDocQA}, {paper.Summary, longbench.Summarization}} {
-		scale, err := longbenchchat.ScaleOf(column.category)
-		if err != nil {
-			continue
-		}
-		var samples []reports.Sample
-		marks := s.judgeMarks()
-		wanted := 0
-		for _, d := range longbench.Datasets(b) {
-			if d.Category != column.category {
-				continue
-			}
-			n, m := s.wanted(d.RowsIn(b))
-			wanted += n
-			rated := s.rated(s.references[d.Name], 0, scale.Percent)
-			if len(rated) == 0 {
-				continue
-			}
-			marks = unionOf(marks, m)
-			s.set(longBenchMetric(b, d.Name, ":judged"), rated, n, unionOf(s.judgeMarks(), m))
-			for _, x := range slices.Clone(rated) {
-				x.Group = d.Name
-				samples = append(samples, x)
-			}
-		}
-		if len(samples) > 0 && b == longbench.LongBench {
-			s.set(column.name, samples, wanted, marks)
-			s.scores.Judged = append(s.scores.Judged, column.name)
-		}
-	}
-	for name := range s.scores.Metrics {
-		if b := len(name) - len(":judged"); b > 0 && name[b:] == ":judged" {
-			s.scores.Judged = append(s.scores.Judged, name)
-		}
-	}
-	slices.Sort(s.scores.Judged)
-}
-
-// leaderboardNames are the leaderboard's names of datasets.
-var leaderboardNames = map[string]string{
-	"multifieldqa_en": "MFQA en", longbench.EnQA: "En.QA", "narrativeqa": "NarrativeQA", "2wikimqa": "2WikiMQA", "musique": "MuSiQue",
-}
-
 // Leaderboard metrics.
 const (
 	metricSubEM   = "SubEM"
 	metricF1Score = "F1 Score"
 )
-
-// leaderboard scores one dataset as the leaderboard's rows want it.
-func (s *benchmarkScores) leaderboard(dataset string, rows int) {
-	var subEM, f1 []reports.Sample
-	for _, r := range s.references[dataset] {
-		sample, a := s.sample(r)
-		x, y := sample, sample
-		if !sample.Failed {
-			x.Value, y.Value = 100*longbench.SubEM(a.Texts[0], r.Answers), 100*longbench.AnswerF1(a.Texts[0], r.Answers)
-		}
-		subEM, f1 = append(subEM, x), append(f1, y)
-	}
-	wanted, marks := s.wanted(rows)
-	s.set(leaderboardNames[dataset]+" "+metricSubEM, subEM, wanted, marks)
-	s.set(leaderboardNames[dataset]+" "+metricF1Score, f1, wanted, marks)
-}
-
-// leaderboardAverages adds the means over the leaderboard's five datasets, which two benchmarks hold.
-func leaderboardAverages(metrics map[string]reports.ScoreSet) {
-	for _, metric := range []string{metricSubEM, metricF1Score} {
-		var all reports.ScoreSet
-		found := 0
-		for _, dataset := range longbench.LeaderboardDatasets() {
-			rows := longbench.EnQARows
-			if d, err := longbench.Lookup(longbench.LongBench, dataset); err == nil {
-				rows = d.Rows
-			}
-			set, ok := metrics[leaderboardNames[dataset]+" "+metric]
-			if !ok {
-				all.Wanted += rows
-				continue
-			}
-			found++
-			all.Wanted += set.Wanted
-			all.Marks, all.Sources = unionOf(all.Marks, set.Marks), unionOf(all.Sources, set.Sources)
-			for _, x := range set.Samples {
-				x.Group = dataset
-				all.Samples = append(all.Samples, x)
-			}
-		}
-		if found > 0 {
-			metrics["Average Overall "+metric] = all
-		}
-	}
-}
 
 // chatCases is the number of LongBench-Chat's queries.
 const chatCases = 50
@@ -607,67 +352,6 @@ func (s *benchmarkScores) shortTasks(ctx context.Context) error {
 		s.scores.Metrics[r.Task.Name] = set
 	}
 	return nil
-}
-
-// BenchmarkRole names the input of the tables stage that holds a cell's scores in a benchmark.
-func BenchmarkRole(cell, benchmark string) string { return "benchmarks/" + cell + "/" + benchmark }
-
-// benchmarkRoles are the inputs that hold a cell's scores in benchmarks.
-func (j *job) benchmarkRoles(c TablesCell) []string {
-	var roles []string
-	for role := range j.call.Inputs {
-		if strings.HasPrefix(role, BenchmarkRole(c.Name, "")) {
-			roles = append(roles, role)
-		}
-	}
-	slices.Sort(roles)
-	return roles
-}
-
-// benchmarks adds a cell's scores in benchmarks to what the tables print.
-func (j *job) benchmarks(ctx context.Context, c TablesCell, d *reports.CellData) error {
-	for _, role := range j.benchmarkRoles(c) {
-		var made Scores
-		if err := j.readJSON(ctx, role, "scores.json", &made); err != nil {
-			return err
-		}
-		moved, err := j.judgeMoved(ctx, role)
-		if err != nil {
-			return err
-		}
-		source := []string{reports.Source(j.call.Inputs[role])}
-		for name, set := range made.Metrics {
-			set.Sources = source
-			if moved && slices.Contains(made.Judged, name) {
-				set.Marks = unionOf(set.Marks, []string{reports.NoteMoved})
-			}
-			d.Scores[name] = set
-		}
-		if made.Needle != nil {
-			d.Needle = made.Needle
-			d.Needle.Sources = source
-		}
-	}
-	leaderboardAverages(d.Scores)
-	return nil
-}
-
-// judgeMoved tells whether the judge behind scores rates otherwise than it did at first. That was measured, and so is in the
-// judgments' manifest alone.
-func (j *job) judgeMoved(ctx context.Context, role string) (bool, error) {
-	m, err := j.input(ctx, role)
-	if err != nil {
-		return false, err
-	}
-	ref, ok := m.Inputs["judgments"]
-	if !ok {
-		return false, nil
-	}
-	judgments, err := j.a.Store.Current(ctx, ref)
-	if err != nil {
-		return false, err
-	}
-	return slices.Contains(judgments.Flags, flagMoved), nil
 }
 
 func unionOf(a, b []string) []string {

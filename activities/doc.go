@@ -1,6 +1,6 @@
 // Package activities does the work that workflows order: it loads artifacts, calls pure
 // code, and stores artifacts. One file a stage, named as in every layer:
-// documents, tokenizer, instructions, tokens, batches, checkpoint, predictions, scores, tables.
+// documents, tokenizer, instructions, tokens, batches, checkpoint, predictions, scores, tables; and for benchmarks questions, judgments.
 //
 // A stage is asked for by a Call (what to make, from which inputs) and answers with an
 // artifact.Ref. Resolve computes the call's action key and says whether the store has

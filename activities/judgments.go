@@ -154,6 +154,11 @@ func judgeAnswers(ctx context.Context, j *job) (err error) {
 	if !report.Offline && !report.Dated {
 		j.note("the judge's name has no date: the model behind it may change")
 	}
+	if m, ok := who.(*modelJudge); ok {
+		if err := j.putUsage(ctx, m.params, m.asker.Usage()); err != nil {
+			return err
+		}
+	}
 	if err := j.putFile(ctx, judgmentsFile, "application/zstd", filepath.Join(j.dir, judgmentsFile)); err != nil {
 		return err
 	}
