@@ -195,6 +195,36 @@ func TestAKilledEvaluationGoesOnAtTheSample(t *testing.T) {
 	}
 }
 
+func TestAStoppedWorkerHandsItsAnswersOver(t *testing.T) {
+	p := newTiny(t)
+	base := p.upToBatches()
+	questions := p.make("questions", datasets.QuestionsParams{Benchmark: datasets.BenchmarkLongBench, Path: write(t, smallLongBench()), Datasets: smallDatasets}, nil)
+	call := p.call("predictions", answerParams(datasets.BenchmarkLongBench), refs{"questions": questions, "checkpoint": base.base})
+	stop := make(chan struct{})
+	stopped := false
+	p.tap.on(func(key string) error {
+		if strings.HasPrefix(key, "blobs/") && !stopped { // the first answers are being saved
+			stopped = true
+			close(stop)
+		}
+		return nil
+	})
+	_, err := p.asActivity(call, stop)
+	wantType(t, err, Handover, "answers are kept")
+	p.tap.on(nil)
+	ref, err := p.Run(t.Context(), call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var attempts []int64
+	if err := p.Store.ReadJSON(t.Context(), p.output(ref, "attempts.json"), &attempts); err != nil || len(attempts) != 2 || attempts[1] == 0 {
+		t.Errorf("the attempts began with %v answers, %v", attempts, err)
+	}
+	if n := len(p.answers(ref)); n != 5 {
+		t.Errorf("%d answers", n)
+	}
+}
+
 func TestScoresSayWhatIsMissing(t *testing.T) {
 	p := newTiny(t)
 	_, _, _, _, ref := p.longBench(write(t, smallLongBench()), nil)
@@ -215,6 +245,29 @@ func TestScoresSayWhatIsMissing(t *testing.T) {
 	}
 	if w := p.manifest(ref).Warnings; len(w) == 0 || !strings.Contains(w[0], "2 rows, longbench has 200") {
 		t.Errorf("warnings %q", w)
+	}
+}
+
+func TestLongBenchEIsScoredByLength(t *testing.T) {
+	p := newTiny(t)
+	files := smallLongBench()
+	files["data/qasper_e.jsonl"] = strings.Replace(files["data/qasper.jsonl"], `"length":`, `"length":900`, 1) // the first row: 9,000 words
+	questions := p.make("questions", datasets.QuestionsParams{Benchmark: datasets.BenchmarkLongBenchE, Path: write(t, files), Datasets: []string{"qasper_e"}}, nil)
+	s := newService(t, func(string) string { return "nine" })
+	predictions := p.make("predictions", datasets.PredictionsStageParams{Answer: &datasets.AnswerParams{Benchmark: datasets.BenchmarkLongBenchE, Endpoint: s.endpoint("m")}}, refs{"questions": questions})
+	metrics := p.scores(p.make("scores", scoreParams(datasets.BenchmarkLongBenchE, "qasper_e"), refs{"questions": questions, "predictions": predictions})).Metrics
+	got := map[string]int{}
+	for name, set := range metrics {
+		if !strings.HasSuffix(name, ":corrected") {
+			got[name] = len(set.Samples)
+		}
+	}
+	want := map[string]int{"longbench-e:qasper": 2, "longbench-e:qasper:0-4k": 1, "longbench-e:qasper:8k+": 1, "longbench-e:single-doc QA": 2, "longbench-e:en": 2, "longbench-e:overall": 2}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if x := metrics["longbench-e:qasper:8k+"].Samples[0]; x.Value != 100 {
+		t.Errorf("the right answer scores %v", x.Value)
 	}
 }
 
