@@ -125,6 +125,8 @@ func start(temporal client.Client, a *activities.Activities, o options) ([]worke
 	var workers []worker.Worker
 	for _, q := range o.queues {
 		wo := worker.Options{WorkerStopTimeout: o.grace, DisableRegistrationAliasing: true, MaxConcurrentActivityExecutionSize: concurrency(q),
+			// Trainings keep all processors busy; a workflow that waits for one is no deadlock.
+			DeadlockDetectionTimeout: 10 * time.Second,
 			// A heartbeat a second: a killed training is taken up knowing how far it was.
 			DefaultHeartbeatThrottleInterval: time.Second, MaxHeartbeatThrottleInterval: time.Second}
 		if q != workflows.QueueControl {

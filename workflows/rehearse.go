@@ -12,6 +12,7 @@ import (
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
 
 	"github.com/longalign/longalign-go/activities"
 	"github.com/longalign/longalign-go/datasets/artifact"
@@ -30,6 +31,8 @@ func Rehearse(ctx context.Context, spec Spec, r *activities.Rehearsal) (failed m
 	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
 	env := suite.NewTestWorkflowEnvironment()
 	env.SetTestTimeout(24 * time.Hour) // making what costs nothing takes as long as it takes
+	// On a busy machine a workflow may wait long for a processor; that is no deadlock.
+	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute})
 	env.RegisterWorkflow(Study)
 	env.RegisterWorkflow(Stage)
 	once := func(err error) error {
