@@ -18,6 +18,7 @@ const workspaceBytes = 32 << 20
 // matrixLibrary is cuBLASLt. It chooses an algorithm for a shape once, so that equal calls give equal bits.
 type matrixLibrary struct {
 	version   string
+	handle    unsafe.Pointer
 	workspace uint64
 	plans     map[C.blas_shape]unsafe.Pointer // nil where it has no algorithm
 }
@@ -32,15 +33,26 @@ func openMatrixLibrary(c *card) (*matrixLibrary, error) {
 		if why != nil {
 			continue
 		}
-		if r := C.blas_create(c.c()); r != 0 {
+		l := &matrixLibrary{version: fmt.Sprint(version), plans: map[C.blas_shape]unsafe.Pointer{}}
+		if r := C.blas_create(c.c(), &l.handle); r != 0 {
 			return nil, &Error{Kind: Refused, Op: "start cuBLASLt " + file, Code: int(r)}
 		}
-		l := &matrixLibrary{version: fmt.Sprint(version), plans: map[C.blas_shape]unsafe.Pointer{}}
 		var err error
 		l.workspace, err = c.alloc(workspaceBytes)
 		return l, err
 	}
 	return nil, nil
+}
+
+// close frees the library's memory on the host; that on the card goes with the context.
+func (l *matrixLibrary) close(c *card) {
+	if l == nil {
+		return
+	}
+	for _, plan := range l.plans {
+		C.blas_forget(plan)
+	}
+	C.blas_close(c.c(), l.handle)
 }
 
 // alignment is the largest power of two up to 256 that divides an address, as the library counts it.
@@ -83,7 +95,7 @@ func (c *card) multiply(p product) (bool, error) {
 	}
 	plan, known := l.plans[s]
 	if !known {
-		if r := C.blas_plan(&s, workspaceBytes, &plan); r != 0 {
+		if r := C.blas_plan(c.c(), l.handle, &s, workspaceBytes, &plan); r != 0 {
 			return false, &Error{Kind: Refused, Op: fmt.Sprintf("plan a product of %d × %d × %d", p.m, p.n, p.k), Text: fmt.Sprintf("cuBLASLt status %d", int(r))}
 		}
 		l.plans[s] = plan
@@ -95,7 +107,7 @@ func (c *card) multiply(p product) (bool, error) {
 	if p.accumulate {
 		beta = 1
 	}
-	r := C.blas_run(c.c(), plan, C.CUdeviceptr(p.c), C.CUdeviceptr(p.b.address), C.CUdeviceptr(p.a.address), C.CUdeviceptr(p.bias), beta, C.CUdeviceptr(l.workspace), workspaceBytes, c.s())
+	r := C.blas_run(c.c(), l.handle, plan, C.CUdeviceptr(p.c), C.CUdeviceptr(p.b.address), C.CUdeviceptr(p.a.address), C.CUdeviceptr(p.bias), beta, C.CUdeviceptr(l.workspace), workspaceBytes, c.s())
 	if r != 0 {
 		return false, &Error{Kind: Refused, Op: fmt.Sprintf("a product of %d × %d × %d", p.m, p.n, p.k), Text: fmt.Sprintf("cuBLASLt status %d", int(r))}
 	}

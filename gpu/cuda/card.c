@@ -98,12 +98,14 @@ typedef struct {
 } plan;
 
 static struct {
-	void *handle;
 	size_t (*version)(void);
 	int (*create)(void **);
+	int (*destroy)(void *);
 	int (*desc_create)(void **, int, int);
+	int (*desc_destroy)(void *);
 	int (*desc_set)(void *, int, const void *, size_t);
 	int (*layout_create)(void **, int, uint64_t, uint64_t, int64_t);
+	int (*layout_destroy)(void *);
 	int (*pref_create)(void **);
 	int (*pref_set)(void *, int, const void *, size_t);
 	int (*pref_destroy)(void *);
@@ -115,7 +117,7 @@ const char *blas_open(const char *path, size_t *version) {
 	void *h = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 	if (!h) return dlerror();
 	struct { const char *name; void *to; } calls[] = {
-		{"cublasLtGetVersion", &blas.version}, {"cublasLtCreate", &blas.create}, {"cublasLtMatmulDescCreate", &blas.desc_create},
+		{"cublasLtGetVersion", &blas.version}, {"cublasLtCreate", &blas.create}, {"cublasLtDestroy", &blas.destroy}, {"cublasLtMatmulDescDestroy", &blas.desc_destroy}, {"cublasLtMatrixLayoutDestroy", &blas.layout_destroy}, {"cublasLtMatmulDescCreate", &blas.desc_create},
 		{"cublasLtMatmulDescSetAttribute", &blas.desc_set}, {"cublasLtMatrixLayoutCreate", &blas.layout_create},
 		{"cublasLtMatmulPreferenceCreate", &blas.pref_create}, {"cublasLtMatmulPreferenceSetAttribute", &blas.pref_set},
 		{"cublasLtMatmulPreferenceDestroy", &blas.pref_destroy}, {"cublasLtMatmulAlgoGetHeuristic", &blas.heuristic}, {"cublasLtMatmul", &blas.multiply},
@@ -129,13 +131,15 @@ const char *blas_open(const char *path, size_t *version) {
 	return NULL;
 }
 
-int blas_create(CUcontext context) {
+int blas_create(CUcontext context, void **handle) {
 	CUresult r = cuCtxSetCurrent(context);
-	return r ? (int)r : blas.create(&blas.handle);
+	return r ? (int)r : blas.create(handle);
 }
 
-int blas_plan(const blas_shape *s, size_t workspace, void **result) {
+int blas_plan(CUcontext context, void *handle, const blas_shape *s, size_t workspace, void **result) {
 	*result = NULL;
+	CUresult current = cuCtxSetCurrent(context);
+	if (current) return (int)current;
 	plan *p = calloc(1, sizeof *p);
 	if (!p) return 0;
 	int in = s->in_bf16 ? type_bf16 : type_f32, out = s->out_bf16 ? type_bf16 : type_f32, r, found = 0;
@@ -159,14 +163,28 @@ int blas_plan(const blas_shape *s, size_t workspace, void **result) {
 	blas.pref_set(pref, pref_align_b, &s->align_b, sizeof s->align_b);
 	blas.pref_set(pref, pref_align_c, &s->align_c, sizeof s->align_c);
 	blas.pref_set(pref, pref_align_d, &s->align_c, sizeof s->align_c);
-	if (!blas.heuristic(blas.handle, p->desc, p->a, p->b, p->c, p->c, pref, 1, &p->best, &found) && found) *result = p;
+	if (!blas.heuristic(handle, p->desc, p->a, p->b, p->c, p->c, pref, 1, &p->best, &found) && found) *result = p;
 done:
 	if (pref) blas.pref_destroy(pref);
-	if (!*result) free(p);
+	if (!*result) blas_forget(p);
 	return r;
 }
 
-int blas_run(CUcontext context, void *which, CUdeviceptr c, CUdeviceptr a, CUdeviceptr b, CUdeviceptr bias, float beta, CUdeviceptr workspace, size_t bytes, CUstream stream) {
+void blas_forget(void *which) {
+	plan *p = which;
+	if (!p) return;
+	if (p->desc) blas.desc_destroy(p->desc);
+	if (p->a) blas.layout_destroy(p->a);
+	if (p->b) blas.layout_destroy(p->b);
+	if (p->c) blas.layout_destroy(p->c);
+	free(p);
+}
+
+void blas_close(CUcontext context, void *handle) {
+	if (handle && !cuCtxSetCurrent(context)) blas.destroy(handle);
+}
+
+int blas_run(CUcontext context, void *handle, void *which, CUdeviceptr c, CUdeviceptr a, CUdeviceptr b, CUdeviceptr bias, float beta, CUdeviceptr workspace, size_t bytes, CUstream stream) {
 	plan *p = which;
 	float alpha = 1;
 	CUresult r = cuCtxSetCurrent(context);
@@ -176,6 +194,6 @@ int blas_run(CUcontext context, void *which, CUdeviceptr c, CUdeviceptr a, CUdev
 		int s = blas.desc_set(p->desc, desc_bias, &at, sizeof at);
 		if (s) return s;
 	}
-	return blas.multiply(blas.handle, p->desc, &alpha, (void *)(uintptr_t)a, p->a, (void *)(uintptr_t)b, p->b, &beta, (void *)(uintptr_t)c, p->c, (void *)(uintptr_t)c, p->c,
+	return blas.multiply(handle, p->desc, &alpha, (void *)(uintptr_t)a, p->a, (void *)(uintptr_t)b, p->b, &beta, (void *)(uintptr_t)c, p->c, (void *)(uintptr_t)c, p->c,
 			     p->best.algorithm, (void *)(uintptr_t)workspace, bytes, stream);
 }

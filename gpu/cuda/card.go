@@ -21,6 +21,9 @@ import (
 // staging is the pinned memory through which large transfers go, at the bus's speed.
 const staging = 32 << 20
 
+// scratchBytes is what operations take beside buffers, most of it the logits of a chunk and their gradient.
+const scratchBytes = 512 << 20
+
 // card is the machine of a real card.
 type card struct {
 	description gpu.Info
@@ -141,9 +144,12 @@ func openCard(at int) (_ *card, err error) {
 	if err != nil {
 		return nil, failure("open", err)
 	}
-	total, err := c.device.TotalMem()
-	if err != nil {
-		return nil, failure("open", err)
+	var usable int64
+	if err = c.on("measure memory", func() (err error) {
+		usable, _, err = cu.MemInfo()
+		return err
+	}); err != nil {
+		return nil, err
 	}
 	products := "own"
 	if c.blas != nil {
@@ -152,7 +158,7 @@ func openCard(at int) (_ *card, err error) {
 	v := cu.Version()
 	c.description = gpu.Info{
 		Kind: "cuda", Name: name, Class: fmt.Sprintf("cuda/sm_%d%d/%s/nvrtc-%s", major, minor, products, c.compiler.version),
-		Driver: fmt.Sprintf("CUDA %d.%d", v/1000, v%1000/10), UUID: "GPU-" + id.String(), Memory: total,
+		Driver: fmt.Sprintf("CUDA %d.%d", v/1000, v%1000/10), UUID: "GPU-" + id.String(), Memory: max(usable-scratchBytes, 0),
 	}
 	return c, nil
 }
@@ -305,6 +311,7 @@ func (c *card) close() error {
 		if c.s() != nil {
 			c.stream.Synchronize()
 		}
+		c.blas.close(c)
 		for _, m := range c.modules {
 			m.Unload()
 		}

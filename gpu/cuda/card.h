@@ -24,8 +24,10 @@ typedef struct {
 	unsigned int align_a, align_b, align_c;
 } blas_shape;
 const char *blas_open(const char *path, size_t *version);
-int blas_create(CUcontext context);
+int blas_create(CUcontext context, void **handle);
 // blas_plan returns 0 with *plan NULL where the library has no algorithm for the shape.
-int blas_plan(const blas_shape *shape, size_t workspace, void **plan);
-int blas_run(CUcontext context, void *plan, CUdeviceptr c, CUdeviceptr a, CUdeviceptr b, CUdeviceptr bias, float beta, CUdeviceptr workspace, size_t bytes, CUstream stream);
+int blas_plan(CUcontext context, void *handle, const blas_shape *shape, size_t workspace, void **plan);
+int blas_run(CUcontext context, void *handle, void *plan, CUdeviceptr c, CUdeviceptr a, CUdeviceptr b, CUdeviceptr bias, float beta, CUdeviceptr workspace, size_t bytes, CUstream stream);
+void blas_forget(void *plan);
+void blas_close(CUcontext context, void *handle);
 #endif

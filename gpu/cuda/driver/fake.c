@@ -1,0 +1,55 @@
+/* A driver for tests of what talks to one: memory is the host's, a launch adds one to the first word of its arguments' target,
+   and what FAKE_FAIL names fails. It stands in for libcuda through LONGALIGN_LIBCUDA. */
+#include <cuda.h>
+#include <stdio.h>
+#include <string.h>
+
+static CUresult failing(const char *call) {
+	const char *f = getenv("FAKE_FAIL"); /* "call=code" */
+	size_t n = strlen(call);
+	return f && !strncmp(f, call, n) && f[n] == '=' ? (CUresult)atoi(f + n + 1) : CUDA_SUCCESS;
+}
+
+CUresult cuInit(unsigned int flags) { (void)flags; return failing("init"); }
+CUresult cuDriverGetVersion(int *v) { *v = 12040; return 0; }
+CUresult cuDeviceGetCount(int *n) { *n = 1; return 0; }
+CUresult cuDeviceGet(CUdevice *d, int i) { *d = i; return 0; }
+CUresult cuDeviceGetName(char *name, int size, CUdevice d) { (void)d; snprintf(name, (size_t)size, "Fake H100"); return 0; }
+CUresult cuDeviceGetUuid(CUuuid *u, CUdevice d) { (void)d; memset(u, 0x11, sizeof *u); return 0; }
+CUresult cuDeviceTotalMem_v2(size_t *n, CUdevice d) { (void)d; *n = (size_t)80 << 30; return 0; }
+CUresult cuDeviceGetAttribute(int *v, CUdevice_attribute which, CUdevice d) {
+	(void)d;
+	*v = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? (failing("old") ? 7 : 9) : 0;
+	return 0;
+}
+CUresult cuDevicePrimaryCtxRetain(CUcontext *c, CUdevice d) { (void)d; *c = (CUcontext)8; return 0; }
+CUresult cuDevicePrimaryCtxRelease_v2(CUdevice d) { (void)d; return 0; }
+CUresult cuCtxSetCurrent(CUcontext c) { return c == (CUcontext)8 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT; }
+CUresult cuStreamCreate(CUstream *s, unsigned int f) { (void)f; *s = (CUstream)16; return 0; }
+CUresult cuStreamSynchronize(CUstream s) { (void)s; return failing("wait"); }
+CUresult cuStreamDestroy_v2(CUstream s) { (void)s; return 0; }
+CUresult cuMemHostAlloc(void **p, size_t n, unsigned int f) { (void)f; *p = malloc(n); return 0; }
+CUresult cuMemFreeHost(void *p) { free(p); return 0; }
+CUresult cuMemGetInfo_v2(size_t *unused, size_t *total) { *unused = (size_t)5 << 30, *total = (size_t)80 << 30; return 0; }
+CUresult cuMemAlloc_v2(CUdeviceptr *p, size_t n) {
+	if (n > (size_t)1 << 30) return CUDA_ERROR_OUT_OF_MEMORY;
+	*p = (CUdeviceptr)(uintptr_t)malloc(n);
+	return 0;
+}
+CUresult cuMemFree_v2(CUdeviceptr p) { free((void *)(uintptr_t)p); return 0; }
+CUresult cuMemsetD8Async(CUdeviceptr p, unsigned char v, size_t n, CUstream s) { (void)s; memset((void *)(uintptr_t)p, v, n); return 0; }
+CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t n, CUstream s) { (void)s; memcpy((void *)(uintptr_t)to, from, n); return 0; }
+CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t n, CUstream s) { (void)s; memcpy(to, (void *)(uintptr_t)from, n); return 0; }
+CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t n, CUstream s) { (void)s; memmove((void *)(uintptr_t)to, (void *)(uintptr_t)from, n); return 0; }
+CUresult cuModuleLoadData(CUmodule *m, const void *image) { *m = (CUmodule)image; return memcmp(image, "\177ELF", 4) ? CUDA_ERROR_INVALID_IMAGE : CUDA_SUCCESS; }
+CUresult cuModuleUnload(CUmodule m) { (void)m; return 0; }
+CUresult cuModuleGetFunction(CUfunction *f, CUmodule m, const char *name) { (void)m; *f = (CUfunction)24; return *name ? CUDA_SUCCESS : CUDA_ERROR_NOT_FOUND; }
+CUresult cuFuncSetAttribute(CUfunction f, CUfunction_attribute which, int v) { (void)f, (void)which; return v <= 227 << 10 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE; }
+CUresult cuLaunchKernel(CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx, unsigned int by, unsigned int bz, unsigned int shared, CUstream s, void **parameters, void **extra) {
+	(void)f, (void)shared;
+	if (parameters || !gx || !gy || !gz || !bx || by != 1 || bz != 1 || s != (CUstream)16 || extra[0] != CU_LAUNCH_PARAM_BUFFER_POINTER) return CUDA_ERROR_INVALID_VALUE;
+	float *target;
+	memcpy(&target, extra[1], sizeof target);
+	*target += 1;
+	return failing("launch");
+}

@@ -1,0 +1,130 @@
+//go:build cuda
+
+package cuda
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/longalign/longalign-go/gpu"
+)
+
+// A process loads one driver, so each case runs this test again in a process of its own.
+func TestOnAFakeDriver(t *testing.T) {
+	if os.Getenv("LONGALIGN_LIBCUDA") != "" {
+		onFakeDriver(t)
+		return
+	}
+	compiler, err := exec.LookPath("cc")
+	if err != nil {
+		t.Skip("no C compiler for the fake driver")
+	}
+	file := filepath.Join(t.TempDir(), "libfake.so")
+	if out, err := exec.Command(compiler, "-shared", "-fPIC", "-Idriver/include", "-o", file, "driver/fake.c").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for name, fail := range map[string]string{
+		"all goes well":                    "",
+		"the driver does not match":        "init=803",
+		"a card that is too old":           "old=1",
+		"a launch that fails":              "launch=700",
+		"an error of memory while we wait": "wait=214",
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command(os.Args[0], "-test.run=^TestOnAFakeDriver$", "-test.v")
+			cmd.Env = append(os.Environ(), "LONGALIGN_LIBCUDA="+file, "FAKE_FAIL="+fail, "XDG_CACHE_HOME="+t.TempDir())
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			if strings.Contains(string(out), "--- SKIP") {
+				t.Skipf("%s", out)
+			}
+		})
+	}
+}
+
+func onFakeDriver(t *testing.T) {
+	kind := func(err error, want Kind) *Error {
+		t.Helper()
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != want {
+			t.Fatalf("%v is not of kind %q", err, want)
+		}
+		return e
+	}
+	d, err := Open(context.Background(), "")
+	switch os.Getenv("FAKE_FAIL") {
+	case "init=803":
+		kind(err, WrongDriver)
+		if Present() {
+			t.Error("Present reports a card whose driver does not start")
+		}
+		return
+	case "old=1":
+		kind(err, Architecture)
+		return
+	}
+	var e *Error
+	if errors.As(err, &e) && e.Kind == NoCompiler {
+		t.Skip(err)
+	}
+	if os.Getenv("FAKE_FAIL") == "wait=214" && err != nil {
+		kind(err, Hardware)
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if i := d.Info(); i.Name != "Fake H100" || !strings.HasPrefix(i.Class, "cuda/sm_90/") || i.UUID != "GPU-11111111-1111-1111-1111-111111111111" || i.Driver != "CUDA 12.4" {
+		t.Errorf("Info is %+v", i)
+	}
+	if _, err := Open(context.Background(), "1"); kind(err, NoDevice) == nil {
+		t.Error("a second card")
+	}
+	_, err = d.Alloc(1<<30, gpu.Float32)
+	if e := kind(err, OutOfMemory); e.Asked != 4<<30 || e.Free != 5<<30 || e.Total != 80<<30 || e.Sticky() {
+		t.Errorf("out of memory: %+v", e)
+	}
+	const n = 20 << 20 // more than fits the staging memory
+	x, err := d.Alloc(n, gpu.Float32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := make([]float32, n)
+	for i := range want {
+		want[i] = float32(i)
+	}
+	d.Upload(x, want)
+	d.Copy(x.Slice(0, 10), x.Slice(n-10, n))
+	d.Add(x, x)
+	got := make([]float32, n)
+	d.Download(got, x)
+	err = d.Sync()
+	switch os.Getenv("FAKE_FAIL") {
+	case "launch=700":
+		if e := kind(err, KernelFailed); !e.Sticky() || e.Elsewhere() {
+			t.Errorf("%+v", e)
+		}
+		return
+	case "wait=214":
+		kind(err, Hardware)
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got[0] != n-10+1 || got[9] != n-1 || got[10] != 10 || got[n-1] != n-1 {
+		t.Errorf("memory holds %v … %v", got[:11], got[n-1])
+	}
+	d.Free(x)
+	if d.Allocated() != 0 {
+		t.Errorf("%d bytes allocated after all was freed", d.Allocated())
+	}
+}
