@@ -8,6 +8,8 @@ import "C"
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"unsafe"
@@ -96,6 +98,15 @@ func Open(_ context.Context, index string) (*Device, error) {
 		return nil, err
 	}
 	return newDevice(c), nil
+}
+
+// openCache returns the cache in the user's folder for such; without one nothing is kept.
+func openCache() cache {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return cache{}
+	}
+	return cache{filepath.Join(dir, "longalign", "cuda")}
 }
 
 func openCard(at int) (_ *card, err error) {

@@ -7,27 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-
-	"github.com/longalign/longalign-go/gpu/cuda/kernels"
 )
-
-// sourceOf returns what the run-time compiler gets for a unit. The unit's names are defined in the source, behind the compiler's
-// own headers, which use some of them.
-func sourceOf(u kernels.Unit) (string, error) {
-	body, err := u.Source()
-	if err != nil {
-		return "", err
-	}
-	var b strings.Builder
-	b.WriteString(kernels.Prelude())
-	for _, d := range strings.Fields(u.Defines) {
-		name, v, _ := strings.Cut(d, "=")
-		fmt.Fprintf(&b, "#define %s %s\n", name, v)
-	}
-	fmt.Fprintf(&b, "#line 1 \"%s.cu\"\n%s", u.Kernel, body)
-	return b.String(), nil
-}
 
 // target returns the architecture to compile for on a card of compute capability capability (90 for 9.0), and whether that is
 // machine code. A compiler that does not know the card compiles for the newest it knows, for the driver to translate.
@@ -49,15 +29,6 @@ func target(capability int, known []int) (arch string, machineCode bool, err err
 
 // cache keeps compiled kernels on disk, by the hash of the source, the options and the compiler.
 type cache struct{ dir string }
-
-// openCache returns the cache in the user's folder for such; without one nothing is kept.
-func openCache() cache {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return cache{}
-	}
-	return cache{filepath.Join(dir, "longalign", "cuda")}
-}
 
 func (c cache) file(parts []string) string {
 	h := sha256.New()

@@ -47,13 +47,24 @@ func (e emulated) launch(u kernels.Unit, grid [3]uint32, threads, shared int, ar
 	return e.Launch(u.String(), grid, threads, shared, args)
 }
 
+// built is the emulator's folder, for all tests of the process.
+var built string
+
 var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "cuda-emulator")
-	if err != nil {
+	var err error
+	if built, err = os.MkdirTemp("", "cuda-emulator"); err != nil {
 		return "", err
 	}
-	return emulator.Build(dir, kernels.Units())
+	return emulator.Build(built, kernels.Units())
 })
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built != "" {
+		os.RemoveAll(built)
+	}
+	os.Exit(code)
+}
 
 // openEmulated opens a device on the emulator, or skips where nothing can build it.
 func openEmulated(t *testing.T, seed uint64) *Device {

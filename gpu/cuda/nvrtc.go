@@ -53,6 +53,23 @@ func findCompiler(most int) (*compiler, error) {
 	return nil, &Error{Kind: NoCompiler, Op: "load the run-time compiler", Text: strings.Join(tried, "; ")}
 }
 
+// sourceOf returns what the run-time compiler gets for a unit. The unit's names are defined in the source, behind the compiler's
+// own headers, which use some of them.
+func sourceOf(u kernels.Unit) (string, error) {
+	body, err := u.Source()
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	b.WriteString(kernels.Prelude())
+	for _, d := range strings.Fields(u.Defines) {
+		name, v, _ := strings.Cut(d, "=")
+		fmt.Fprintf(&b, "#define %s %s\n", name, v)
+	}
+	fmt.Fprintf(&b, "#line 1 \"%s.cu\"\n%s", u.Kernel, body)
+	return b.String(), nil
+}
+
 // compile returns machine code or PTX of a unit, and what the compiler said.
 func (c *compiler) compile(u kernels.Unit, arch string, machineCode bool, extra ...string) (image []byte, log string, err error) {
 	source, err := sourceOf(u)
