@@ -32,3 +32,6 @@ drill: build
 
 clean:
 	rm -rf $(BIN)
+
+# The CUDA device: make cuda, make cuda-test, make test-cuda-nogpu.
+include gpu/cuda/cuda.mk

@@ -92,7 +92,7 @@ func InstanceTable(s *Study) *Table {
 		if n > 0 {
 			median = number(inside[(n-1)/2])
 		}
-		t.Rows = append(t.Rows, Row{Section: "training answers by length", Cells: []Cell{Label(b.String() + " tokens"), number(n), Blank(), median}})
+		t.Rows = append(t.Rows, Row{Section: "drawn for training, by answer length", Cells: []Cell{Label(b.String() + " tokens"), number(n), Blank(), median}})
 	}
 	return t
 }

@@ -10,11 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/longalign/longalign-go/activities"
 	"github.com/longalign/longalign-go/testenv"
 )
 
@@ -29,11 +31,36 @@ func (e *embedded) flags(f *pflag.FlagSet) {
 	f.StringVar(&e.binDir, "bin-dir", "", "directory with the devstack and worker programs (default: beside starter)")
 }
 
+const ownData = ".longalign"
+
 func defaultData() string {
 	if d := os.Getenv("LONGALIGN_DATA"); d != "" {
 		return d
 	}
-	return ".longalign"
+	return ownData
+}
+
+// flag is what a printed command needs to find the same directory.
+func (e *embedded) flag() string {
+	if e.data == ownData || e.data == os.Getenv("LONGALIGN_DATA") {
+		return ""
+	}
+	return " --data " + e.data
+}
+
+// point points this process to the stack that runs on the data directory, unless another Temporal is named. A directory
+// that was asked for and on which none runs is an error: whatever else listens on this machine is not meant.
+func (e *embedded) point(c activities.Connection) error {
+	if c.Address != "" || os.Getenv("TEMPORAL_ADDRESS") != "" {
+		return nil
+	}
+	if ep, ok := e.running(); ok {
+		return use(ep)
+	}
+	if e.data != ownData {
+		return usageError{fmt.Errorf("no embedded stack runs on %s; start it with starter dev --data %s, or name a Temporal with --address", e.data, e.data)}
+	}
+	return nil
 }
 
 // program finds a program that belongs to starter.
@@ -63,7 +90,12 @@ func (e *embedded) startStack(ctx context.Context, notices io.Writer) (*testenv.
 	if err != nil {
 		return nil, err
 	}
-	return testenv.Start(ctx, testenv.Options{Bin: bin, Dir: dir, Notices: notices})
+	stack, err := testenv.Start(ctx, testenv.Options{Bin: bin, Dir: dir, Notices: notices})
+	if err != nil && strings.Contains(err.Error(), "address already in use") {
+		// Another program took a port between the look and the start.
+		return testenv.Start(ctx, testenv.Options{Bin: bin, Dir: dir, Notices: notices, AnyPorts: true})
+	}
+	return stack, err
 }
 
 // running returns the endpoint of an embedded stack that another process runs on the data directory.
@@ -85,13 +117,9 @@ func use(ep testenv.Endpoint) error {
 		return err
 	}
 	for _, kv := range env {
-		for i := range kv {
-			if kv[i] == '=' {
-				if err := os.Setenv(kv[:i], kv[i+1:]); err != nil {
-					return err
-				}
-				break
-			}
+		name, value, _ := strings.Cut(kv, "=")
+		if err := os.Setenv(name, value); err != nil {
+			return err
 		}
 	}
 	return os.Setenv("LONGALIGN_STORE", ep.StoreURI(storePrefix))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -72,6 +73,9 @@ func (f *follower) follow(ctx context.Context) (workflows.StudyResult, error) {
 			return o.result, runFailure(f.id, o.err)
 		case <-every.C:
 			v, err := f.look(ctx)
+			if ctx.Err() != nil {
+				continue // what ended is told when the run's outcome comes
+			}
 			if err != nil {
 				v = view{waits: []string{err.Error()}}
 			}
@@ -227,8 +231,10 @@ func (l *lines) changes(v view) []string {
 		}
 	}
 	for _, w := range v.waits {
-		if now.Sub(l.seen[w]) >= 30*time.Second {
-			l.seen[w] = now
+		// Attempts of one activity differ in their details only.
+		what, _, _ := strings.Cut(w, ": ")
+		if now.Sub(l.seen[what]) >= 30*time.Second {
+			l.seen[what] = now
 			out = append(out, "waiting: "+w)
 		}
 	}
@@ -249,16 +255,13 @@ func counts(s workflows.StageCount) string {
 type bars struct {
 	out   *mpb.Progress
 	bars  map[string]*mpb.Bar
-	live  map[string]string
+	live  sync.Map // progress as text by workflow ID; the library draws from a goroutine of its own
 	lines *lines
 }
 
 func (b *bars) update(v view) {
 	for _, line := range b.lines.changes(v) {
 		fmt.Fprintln(b.out, line)
-	}
-	if b.live == nil {
-		b.live = map[string]string{}
 	}
 	for _, r := range v.progress.Running {
 		s, ok := v.live[r.WorkflowID]
@@ -269,11 +272,11 @@ func (b *bars) update(v view) {
 		if !ok {
 			id := r.WorkflowID
 			bar = b.out.AddBar(max(s.Total, 1), mpb.BarRemoveOnComplete(),
-				mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-12s %-22.22s", r.Stage, r.Label))),
-				mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return b.live[id] }), decor.Name("  "), decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO), "")))
+				mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-12s %-28.28s", r.Stage, r.Label))),
+				mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { text, _ := b.live.Load(id); return fmt.Sprint(text) }), decor.Name("  "), decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO), "")))
 			b.bars[r.WorkflowID] = bar
 		}
-		b.live[r.WorkflowID] = s.Progress.String()
+		b.live.Store(r.WorkflowID, s.Progress.String())
 		bar.SetTotal(max(s.Total, s.Done, 1), false)
 		bar.SetCurrent(min(s.Done, max(s.Total, 1)-1))
 	}
@@ -294,10 +297,10 @@ func (b *bars) close() {
 
 func firstLine(s string) string {
 	line, _, _ := strings.Cut(s, "\n")
-	if len(line) > 200 {
-		line = line[:200] + " …"
+	if len(line) > 300 { // causes and advice stand at the end, paths in the middle
+		line = line[:100] + " … " + line[len(line)-180:]
 	}
-	return line
+	return strings.ToValidUTF8(line, "")
 }
 
 func listFailures(failed map[string]string) string {

@@ -45,6 +45,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		return exitDone
 	}
 	code := exitCode(ctx, err)
+	if code == exitInterrupted && err.Error() == context.Canceled.Error() {
+		err = errors.New("interrupted")
+	}
 	if text := err.Error(); text != "" {
 		fmt.Fprintln(stderr, "starter:", text)
 	}

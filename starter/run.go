@@ -80,22 +80,43 @@ func (o *runOptions) run(ctx context.Context, file string, stdout, stderr io.Wri
 		}
 		ep := here.stack.Endpoint()
 		fmt.Fprintf(stderr, "Temporal UI %s · artifacts in %s · data in %s\n", ep.UI, os.Getenv("LONGALIGN_STORE"), o.embedded.data)
-		err = o.start(ctx, spec, stdout, stderr)
-		if err == nil && ctx.Err() == nil && term.IsTerminal(int(os.Stdout.Fd())) {
+		// A stack that ends by itself ends the run here; what was made is kept.
+		following, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		go func() {
+			select {
+			case <-here.stack.Exited():
+				cancel(fmt.Errorf("the embedded stack ended by itself; see %s. Nothing that was saved is lost. To go on: %s", filepath.Join(o.embedded.data, "devstack.log"), o.again(file)))
+			case <-following.Done():
+			}
+		}()
+		err = o.start(following, spec, stdout, stderr)
+		var incomplete incompleteError
+		if (err == nil || errors.As(err, &incomplete)) && following.Err() == nil && term.IsTerminal(int(os.Stdout.Fd())) {
 			fmt.Fprintf(stderr, "\nThe UI stays up at %s until Ctrl-C.\n", ep.UI)
-			<-ctx.Done()
+			<-following.Done()
 		}
-		if ctx.Err() != nil && err != nil {
-			fmt.Fprintf(stderr, "\nstopping; running stages save first. To go on: starter run --embedded %s\n", file)
+		switch {
+		case ctx.Err() != nil && err != nil:
+			fmt.Fprintf(stderr, "\nstopping; running stages save first. To go on: %s\n", o.again(file))
+		case following.Err() != nil:
+			return errors.Join(context.Cause(following), here.stop())
 		}
 		return errors.Join(err, here.stop())
 	}
-	if ep, ok := o.embedded.running(); ok && o.connection.Address == "" && os.Getenv("TEMPORAL_ADDRESS") == "" {
-		if err := use(ep); err != nil {
-			return err
-		}
+	if err := o.embedded.point(o.connection); err != nil {
+		return err
 	}
 	return o.start(ctx, spec, stdout, stderr)
+}
+
+// again is the command line that goes on with this run.
+func (o *runOptions) again(file string) string {
+	c := "starter run --embedded" + o.embedded.flag() + " " + file
+	for _, s := range o.sets {
+		c += fmt.Sprintf(" --set '%s'", s)
+	}
+	return c
 }
 
 // rehearse says what the run would be. A store that is not named, or does not answer, has nothing.
@@ -135,6 +156,10 @@ func (o *runOptions) start(ctx context.Context, spec workflows.Spec, stdout, std
 	if err != nil {
 		return err
 	}
+	// The run's results are read here in the end: a store that cannot be opened is told before anything is started.
+	if _, err := o.connection.OpenStore(ctx); err != nil {
+		return usageError{err}
+	}
 	run, err := temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{
 		ID:                       id,
 		TaskQueue:                workflows.QueueControl,
@@ -152,7 +177,7 @@ func (o *runOptions) start(ctx context.Context, spec workflows.Spec, stdout, std
 			return printJSON(stdout, map[string]string{"id": id, "run_id": run.GetRunID()})
 		}
 		fmt.Fprintln(stdout, id)
-		fmt.Fprintf(stderr, "follow it with: starter status --follow %s\n", id)
+		fmt.Fprintf(stderr, "follow it with: starter status --follow %s%s\n", id, o.embedded.flag())
 		return nil
 	}
 	if o.onlyHere {
@@ -162,7 +187,7 @@ func (o *runOptions) start(ctx context.Context, spec workflows.Spec, stdout, std
 	result, err := f.follow(ctx)
 	if err != nil {
 		if ctx.Err() != nil && !o.onlyHere {
-			fmt.Fprintf(stderr, "\ndetached; the run goes on. Follow it with: starter status --follow %s\n", id)
+			fmt.Fprintf(stderr, "\ndetached; the run goes on. Follow it with: starter status --follow %s%s\n", id, o.embedded.flag())
 		}
 		return err
 	}
@@ -207,10 +232,10 @@ func (o *runOptions) finish(ctx context.Context, id string, result workflows.Stu
 	if err != nil {
 		return fmt.Errorf("the run is finished, but its report could not be written: %w; try starter report %s --out DIR", err, id)
 	}
-	fmt.Fprintf(stderr, "\nrun        %s\nreport     %s\nartifacts  %s (manifest actions/%s/%s/%d.json)\nagain      starter report %s · starter explain %s\n",
-		id, report, store.URI(), result.Tables.Stage, result.Tables.Key, result.Tables.Generation, id, id)
+	fmt.Fprintf(stderr, "\nrun        %s\nreport     %s\nartifacts  %s (manifest actions/%s/%s/%d.json)\nagain      starter report %s%s · starter explain %s%s\n",
+		id, report, store.URI(), result.Tables.Stage, result.Tables.Key, result.Tables.Generation, id, o.embedded.flag(), id, o.embedded.flag())
 	if ep, ok := o.embedded.running(); ok {
-		fmt.Fprintf(stderr, "Temporal   %s/namespaces/%s/workflows/%s (while starter dev runs)\n", ep.UI, ep.Namespace, id)
+		fmt.Fprintf(stderr, "Temporal   %s/namespaces/%s/workflows/%s (while the stack runs; starter dev%s starts it)\n", ep.UI, ep.Namespace, id, o.embedded.flag())
 	}
 	if len(result.Failed) > 0 {
 		return incompleteError{fmt.Errorf("%d cells failed, the tables are incomplete: %s", len(result.Failed), listFailures(result.Failed))}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -31,10 +30,8 @@ func (t *temporalCommand) flags(c *cobra.Command) {
 
 // with connects to Temporal: the one that is named, or the embedded one that runs on the data directory.
 func (t *temporalCommand) with(ctx context.Context, stderr io.Writer, f func(client.Client) error) error {
-	if ep, ok := t.embedded.running(); ok && t.connection.Address == "" && os.Getenv("TEMPORAL_ADDRESS") == "" {
-		if err := use(ep); err != nil {
-			return err
-		}
+	if err := t.embedded.point(t.connection); err != nil {
+		return err
 	}
 	temporal, err := t.connection.Dial(ctx, 3*time.Second, stderr)
 	if err != nil {

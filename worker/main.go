@@ -93,15 +93,17 @@ func serve(ctx context.Context, o options, stdin io.Reader, stdout, stderr io.Wr
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(o.scratch, 0o700); err != nil {
-		return fmt.Errorf("scratch directory: %w; choose another with --scratch", err)
+	scratch, release, err := activities.OpenScratch(o.scratch)
+	if err != nil {
+		return fmt.Errorf("%w; choose another with --scratch", err)
 	}
+	defer release()
 	temporal, err := o.connection.Dial(ctx, 5*time.Minute, stderr)
 	if err != nil {
 		return err
 	}
 	defer temporal.Close()
-	a := &activities.Activities{Store: store, OpenDevice: devices.Open, Scratch: o.scratch, Temporal: temporal}
+	a := &activities.Activities{Store: store, OpenDevice: devices.Open, Scratch: scratch, Temporal: temporal}
 	a.Endpoints.Share = o.share
 	workers, err := start(temporal, a, o)
 	if err != nil {

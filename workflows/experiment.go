@@ -160,13 +160,13 @@ func (s *stages) cells(ctx workflow.Context, in *StudyInput, batch []Cell, score
 		workflow.Go(ctx, func(ctx workflow.Context) {
 			defer wg.Done()
 			done, err := s.experiment(ctx, cell)
+			if ctx.Err() != nil && temporal.IsCanceledError(err) {
+				return // the run was cancelled, which is no failure of the cell
+			}
 			s.progress.state.CellsDone++
 			if err == nil {
 				scored[cell.Name] = done
 				return
-			}
-			if ctx.Err() != nil && temporal.IsCanceledError(err) {
-				return // the run was cancelled, which is no failure of the cell
 			}
 			if *firstErr == nil {
 				*firstErr = err

@@ -124,6 +124,9 @@ func Tokenize(ctx context.Context, instances iter.Seq2[datasets.Instance, error]
 
 // CheckReport returns an error that explains why nothing is left, if nothing is.
 func CheckReport(r datasets.TokensReport) error {
+	if r.Instances > 1 && r.Truncated == r.Instances {
+		return fmt.Errorf("tokens: every one of the %d sequences is longer than max_length and was cut; raise tokens.max_length, or take shorter documents", r.Instances)
+	}
 	if r.Sequences > 0 {
 		return nil
 	}
