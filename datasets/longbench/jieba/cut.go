@@ -131,9 +131,9 @@ func (c *cutter) unknown(from, to int) {
 		j := i + 1
 		switch r := c.runes[i]; {
 		case isHan(r):
-			j = c.while(i, to, isHan)
-			c.viterbi(i, j)
-			i = j
+			end := c.while(i, to, isHan)
+			c.viterbi(i, end)
+			i = end
 			continue
 		case isLatin(r):
 			j = c.while(i, to, isLatin)
