@@ -128,7 +128,7 @@ func (c *cutter) singles(from, to int) {
 // numbers whole: jieba's [a-zA-Z0-9]+(?:\.\d+)?%? and what lies between.
 func (c *cutter) unknown(from, to int) {
 	for i := from; i < to; {
-		j := i + 1
+		var j int
 		switch r := c.runes[i]; {
 		case isHan(r):
 			end := c.while(i, to, isHan)
