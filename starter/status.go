@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"go.temporal.io/sdk/client"
 
 	"github.com/longalign/longalign-go/activities"
+	"github.com/longalign/longalign-go/datasets/artifact"
 	"github.com/longalign/longalign-go/workflows"
 )
 
@@ -31,14 +33,43 @@ func (t *temporalCommand) flags(c *cobra.Command) {
 // with connects to Temporal: the one that is named, or the embedded one that runs on the data directory.
 func (t *temporalCommand) with(ctx context.Context, stderr io.Writer, f func(client.Client) error) error {
 	if err := t.embedded.point(t.connection); err != nil {
-		return err
+		return unreachedError{err}
 	}
 	temporal, err := t.connection.Dial(ctx, 3*time.Second, stderr)
 	if err != nil {
-		return err
+		return unreachedError{err}
 	}
 	defer temporal.Close()
 	return f(temporal)
+}
+
+// unreachedError is a Temporal that could not be asked.
+type unreachedError struct{ error }
+
+func (e unreachedError) Unwrap() error { return e.error }
+
+// recorded says what the store's record tells of a run, for when Temporal cannot be asked.
+func (t *temporalCommand) recorded(ctx context.Context, id string, why error, stdout, stderr io.Writer) error {
+	s := storeCommand{connection: t.connection, embedded: t.embedded}
+	var run *artifact.RunRecord
+	err := s.with(ctx, stderr, func(store *artifact.Store) (err error) {
+		run, err = store.Run(ctx, id)
+		return err
+	})
+	if err != nil {
+		return why // the store knows no more
+	}
+	if t.json {
+		return printJSON(stdout, run)
+	}
+	fmt.Fprintf(stdout, "%s: %s, by the store's record of %s\n", run.ID, run.Status, run.Updated.Local().Format("2006-01-02 15:04:05"))
+	if run.Error != nil {
+		fmt.Fprintf(stdout, "%s: %s\n", run.Error.Type, run.Error.Message)
+	}
+	if !run.Status.Finished() {
+		fmt.Fprintf(stderr, "how far it is now, only Temporal knows: %v\n", why)
+	}
+	return nil
 }
 
 func newStatusCommand() *cobra.Command {
@@ -51,7 +82,7 @@ func newStatusCommand() *cobra.Command {
   starter status --follow demo-3f2a91c07d1b`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return t.with(c.Context(), c.ErrOrStderr(), func(temporal client.Client) error {
+			err := t.with(c.Context(), c.ErrOrStderr(), func(temporal client.Client) error {
 				f := follower{temporal: temporal, connection: t.connection, id: args[0], out: c.ErrOrStderr()}
 				if !follow {
 					return status(c.Context(), f, t.json, c.OutOrStdout())
@@ -63,6 +94,11 @@ func newStatusCommand() *cobra.Command {
 				o := runOptions{connection: t.connection, embedded: t.embedded, json: t.json}
 				return o.finish(c.Context(), args[0], result, c.OutOrStdout(), c.ErrOrStderr())
 			})
+			var unreached unreachedError
+			if errors.As(err, &unreached) && !follow {
+				return t.recorded(c.Context(), args[0], unreached.error, c.OutOrStdout(), c.ErrOrStderr())
+			}
+			return err
 		},
 	}
 	t.flags(c)
