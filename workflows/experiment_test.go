@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -390,12 +391,12 @@ func TestAStageSaysWhatItWaitsForAndHowItFailed(t *testing.T) {
 		return temporal.NewNonRetryableApplicationError("tokens: too long", activities.BadData, nil)
 	}
 	env := w.env()
-	asked := false
+	var asked atomic.Bool
 	call := activities.Call{Stage: "tokens", Params: []byte(`{}`), Label: "a/seed=1"}
 	call.Key = w.keyOf(call)
-	w.hold = func(activities.Call) bool { return !asked }
+	w.hold = func(activities.Call) bool { return !asked.Load() }
 	env.RegisterDelayedCallback(func() {
-		asked = true
+		asked.Store(true)
 		if got := details(t, env); !strings.Contains(got, "queue **cpu**") {
 			t.Errorf("current details of a waiting stage: %s", got)
 		}

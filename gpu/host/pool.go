@@ -81,7 +81,8 @@ func (p *pool) run(j job, parts int) {
 		if p.running.Load() != 0 || !p.waiting.CompareAndSwap(true, false) {
 			<-p.done
 		}
-		break
+		// Look again: a worker that was held up between its last part of the run before and its look at
+		// waiting has answered for that run, and this one is still under way.
 	}
 	p.job = nil
 }
