@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"slices"
 	"syscall"
 	"time"
 
@@ -117,10 +118,7 @@ func boundary(ctx context.Context, operation string, err error) error {
 		kind = Unexpected
 	}
 	// What nobody foresaw may pass by itself; when it does not, waiting for ever would hide it.
-	nonRetryable := kind == Unexpected && activity.IsActivity(ctx) && activity.GetInfo(ctx).Attempt >= unexpectedTries
-	for _, k := range NonRetryable {
-		nonRetryable = nonRetryable || k == kind
-	}
+	nonRetryable := slices.Contains(NonRetryable, kind) || kind == Unexpected && activity.IsActivity(ctx) && activity.GetInfo(ctx).Attempt >= unexpectedTries
 	// A message above 4 KiB would be cut by the server in its middle.
 	msg := operation + ": " + err.Error() + advice
 	if len(msg) > 3500 {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -33,7 +32,7 @@ commands in the same directory find them by themselves.`,
 				return fmt.Errorf("the embedded stack ended by itself: %w; see %s/devstack.log", here.stack.Wait(), e.data)
 			}
 			fmt.Fprintln(c.ErrOrStderr(), "stopping; running stages save first …")
-			return errors.Join(here.stop())
+			return here.stop()
 		},
 	}
 	e.flags(c.Flags())
