@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/testenv/refdata"
 )
 
 func readAll(r io.Reader) (talks [][]Message, bad []string) {
@@ -96,7 +97,7 @@ type errReader struct{ err error }
 func (r errReader) Read([]byte) (int, error) { return 0, r.err }
 
 func TestRealChatFilesAreReadWhole(t *testing.T) {
-	root := sharedDir(t, "cases")
+	root := refdata.Path(t, "cases")
 	for file, want := range map[string]int{
 		"sharegpt/dummy_conversation.json": 500,
 		"sharegpt/original_example.json":   5,
@@ -113,28 +114,6 @@ func TestRealChatFilesAreReadWhole(t *testing.T) {
 			t.Errorf("%s: %d conversations, want %d; errors %v", file, len(got), want, bad)
 		}
 	}
-}
-
-func sharedDir(t testing.TB, parts ...string) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			break
-		}
-		if dir == filepath.Dir(dir) {
-			t.Skip("not inside the module")
-		}
-		dir = filepath.Dir(dir)
-	}
-	path := filepath.Join(append([]string{dir, "..", "shared"}, parts...)...)
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("reference data not present: %v", err)
-	}
-	return path
 }
 
 func FuzzRead(f *testing.F) {

@@ -12,30 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/longalign/longalign-go/datasets/longbench/jieba"
+	"github.com/longalign/longalign-go/testenv/refdata"
 )
-
-// reference returns the path of a file in ../shared beside the repository.
-func reference(tb testing.TB, name string) string {
-	tb.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			break
-		}
-		if dir == filepath.Dir(dir) {
-			tb.Fatal("no go.mod above the test")
-		}
-		dir = filepath.Dir(dir)
-	}
-	path := filepath.Join(dir, "..", "shared", filepath.FromSlash(name))
-	if _, err := os.Stat(path); err != nil {
-		tb.Skip("reference data absent: ", err)
-	}
-	return path
-}
 
 var openInstalled = sync.OnceValues(func() (*jieba.Dictionary, error) { return jieba.Open("") })
 
@@ -66,7 +44,7 @@ func readJSON[T any](tb testing.TB, path string) T {
 
 func TestPublishedScoresAreReproduced(t *testing.T) {
 	for folder, b := range map[string]Benchmark{"longbench_predictions": LongBench, "longbench_e_predictions": LongBenchE} {
-		results, err := filepath.Glob(filepath.Join(reference(t, "cases/"+folder), "*", "result.json"))
+		results, err := filepath.Glob(filepath.Join(refdata.Path(t, "cases/"+folder), "*", "result.json"))
 		if err != nil || len(results) == 0 {
 			t.Fatal("no results to compare with: ", err)
 		}
@@ -120,7 +98,7 @@ func compareSamples(t *testing.T, report *Report, want map[string][]float64) {
 }
 
 func TestRealInputsAndPromptsLoad(t *testing.T) {
-	prompts, err := LoadPrompts(os.DirFS(reference(t, "reference/longbench")))
+	prompts, err := LoadPrompts(os.DirFS(refdata.Path(t, "reference/longbench")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +107,7 @@ func TestRealInputsAndPromptsLoad(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f, path, err := OpenInputs(os.DirFS(reference(t, "cases/inputs")), LongBench, d)
+		f, path, err := OpenInputs(os.DirFS(refdata.Path(t, "cases/inputs")), LongBench, d)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,7 +133,7 @@ func TestRealInputsAndPromptsLoad(t *testing.T) {
 }
 
 func BenchmarkScoreDir(b *testing.B) {
-	dir := reference(b, "cases/longbench_predictions/qwen3-8b")
+	dir := refdata.Path(b, "cases/longbench_predictions/qwen3-8b")
 	for b.Loop() {
 		_, err := ScoreDir(LongBench, os.DirFS(dir), func() (*jieba.Dictionary, error) { return jieba.Open("") })
 		if err != nil {

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,30 +17,8 @@ import (
 
 	"github.com/longalign/longalign-go/datasets/bootstrap"
 	"github.com/longalign/longalign-go/datasets/longbench"
+	"github.com/longalign/longalign-go/testenv/refdata"
 )
-
-// reference returns the path of a file in ../shared beside the repository.
-func reference(tb testing.TB, name string) string {
-	tb.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			break
-		}
-		if dir == filepath.Dir(dir) {
-			tb.Fatal("no go.mod above the test")
-		}
-		dir = filepath.Dir(dir)
-	}
-	path := filepath.Join(dir, "..", "shared", filepath.FromSlash(name))
-	if _, err := os.Stat(path); err != nil {
-		tb.Skip("reference data absent: ", err)
-	}
-	return path
-}
 
 func TestParseRating(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -80,7 +57,7 @@ func TestParseRating(t *testing.T) {
 }
 
 func TestRealJudgmentsAreParsed(t *testing.T) {
-	f, err := os.Open(reference(t, "cases/judgments/gpt-4_single.jsonl"))
+	f, err := os.Open(refdata.Path(t, "cases/judgments/gpt-4_single.jsonl"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +82,7 @@ func TestRealJudgmentsAreParsed(t *testing.T) {
 }
 
 func TestUpstreamFilesLoad(t *testing.T) {
-	fsys := os.DirFS(reference(t, "reference/longbench_chat"))
+	fsys := os.DirFS(refdata.Path(t, "reference/longbench_chat"))
 	examples, err := readExamples(fsys)
 	if err != nil || len(examples) != 50 {
 		t.Fatal(len(examples), err)

@@ -3,6 +3,8 @@ package tokenizer
 import (
 	"strings"
 	"testing"
+
+	"github.com/longalign/longalign-go/testenv/refdata"
 )
 
 // benchTexts are real texts beside the repository: English news, Chinese articles.
@@ -10,7 +12,7 @@ func benchTexts(b *testing.B) map[string]string {
 	type row struct{ Context string }
 	join := func(file string) string {
 		var s strings.Builder
-		for _, r := range readJSONLines[row](b, sharedDir(b, "cases", "inputs", file)) {
+		for _, r := range readJSONLines[row](b, refdata.Path(b, "cases", "inputs", file)) {
 			s.WriteString(r.Context)
 		}
 		return s.String()

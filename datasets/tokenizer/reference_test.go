@@ -8,30 +8,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-)
 
-// sharedDir finds the reference data beside the repository, or skips the test.
-func sharedDir(t testing.TB, parts ...string) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			break
-		}
-		if dir == filepath.Dir(dir) {
-			t.Skip("not inside the module")
-		}
-		dir = filepath.Dir(dir)
-	}
-	path := filepath.Join(append([]string{dir, "..", "shared"}, parts...)...)
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("reference data not present: %v", err)
-	}
-	return path
-}
+	"github.com/longalign/longalign-go/testenv/refdata"
+)
 
 // publicTokenizer loads a tokenizer that the acceptance checks have downloaded, or skips.
 func publicTokenizer(t testing.TB, name string) *Tokenizer {
@@ -91,7 +70,7 @@ func readJSONLines[T any](t testing.TB, path string) []T {
 func TestIDsAndTextEqualTheReferenceTokenizers(t *testing.T) {
 	for name, dir := range map[string]string{"mistral": "llama2", "llama3": "llama3", "qwen3": "qwen3"} {
 		t.Run(name, func(t *testing.T) {
-			lines := readJSONLines[referenceLine](t, sharedDir(t, "cases", "tokenizers", name+".jsonl"))
+			lines := readJSONLines[referenceLine](t, refdata.Path(t, "cases", "tokenizers", name+".jsonl"))
 			tok := publicTokenizer(t, dir)
 			for _, l := range lines {
 				got := referenceLine{l.Text, tok.Encode(l.Text, false), tok.Encode(l.Text, true), tok.Decode(l.IDs, false)}
@@ -111,7 +90,7 @@ func TestIDsAndTextEqualTheReferenceTokenizers(t *testing.T) {
 }
 
 func TestTheTinyLlamaDecodesItsGreedyText(t *testing.T) {
-	dir := sharedDir(t, "cases", "stories260K")
+	dir := refdata.Path(t, "cases", "stories260K")
 	tok, err := Load(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -14,33 +14,11 @@ import (
 
 	"github.com/longalign/longalign-go/gpu"
 	"github.com/longalign/longalign-go/gpu/llama"
+	"github.com/longalign/longalign-go/testenv/refdata"
 )
 
-// sharedDir returns a folder of reference data beside the repository, or skips.
-func sharedDir(t *testing.T, parts ...string) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			break
-		}
-		if dir == filepath.Dir(dir) {
-			t.Fatal("no go.mod above the test")
-		}
-		dir = filepath.Dir(dir)
-	}
-	path := filepath.Join(append([]string{dir, "..", "shared"}, parts...)...)
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("the reference data %s is not here", path)
-	}
-	return path
-}
-
 func TestAPretrainedModelContinuesAsKnown(t *testing.T) {
-	dir := sharedDir(t, "cases", "stories260K")
+	dir := refdata.Path(t, "cases", "stories260K")
 	data, err := os.ReadFile(filepath.Join(dir, "greedy.json"))
 	if err != nil {
 		t.Fatal(err)

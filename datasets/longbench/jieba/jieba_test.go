@@ -12,6 +12,8 @@ import (
 	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/longalign/longalign-go/testenv/refdata"
 )
 
 // installed is the machine's own jieba, loaded once for all tests.
@@ -29,31 +31,8 @@ func needInstalled(tb testing.TB) *Dictionary {
 	return d
 }
 
-// reference returns the path of a file in ../shared beside the repository.
-func reference(tb testing.TB, name string) string {
-	tb.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			break
-		}
-		if dir == filepath.Dir(dir) {
-			tb.Fatal("no go.mod above the test")
-		}
-		dir = filepath.Dir(dir)
-	}
-	path := filepath.Join(dir, "..", "shared", name)
-	if _, err := os.Stat(path); err != nil {
-		tb.Skip("reference data absent: ", err)
-	}
-	return path
-}
-
 func TestCutsEqualPythonJieba(t *testing.T) {
-	f, err := os.Open(reference(t, "cases/jieba_cut.jsonl"))
+	f, err := os.Open(refdata.Path(t, "cases/jieba_cut.jsonl"))
 	if err != nil {
 		t.Fatal(err)
 	}
