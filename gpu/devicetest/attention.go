@@ -1,0 +1,89 @@
+package devicetest
+
+import (
+	"math"
+	"testing"
+
+	"github.com/longalign/longalign-go/gpu"
+)
+
+func attentionShape(heads, kv, e, window int, cu ...int32) gpu.AttentionShape {
+	return gpu.AttentionShape{Heads: heads, KVHeads: kv, HeadDim: e, Scale: 1 / math.Sqrt(float64(e)), Window: window, CuSeqlens: cu}
+}
+
+func (s *suite) attention(t *testing.T) {
+	for name, shape := range map[string]gpu.AttentionShape{
+		"one token":                         attentionShape(1, 1, 8, 0, 0, 1),
+		"one sequence, one head":            attentionShape(1, 1, 16, 0, 0, 37),
+		"sequences of one token and none":   attentionShape(2, 2, 8, 0, 0, 1, 1, 2, 9),
+		"groups of two heads":               attentionShape(4, 2, 32, 0, 0, 50, 63, 190),
+		"one key head (multi-query)":        attentionShape(3, 1, 64, 0, 0, 100, 133),
+		"width 80":                          attentionShape(2, 1, 80, 0, 0, 97, 110),
+		"width 96":                          attentionShape(1, 1, 96, 0, 0, 70),
+		"width 128":                         attentionShape(2, 1, 128, 0, 0, 65, 130),
+		"an odd width":                      attentionShape(2, 1, 13, 0, 0, 40, 77),
+		"more than one block":               attentionShape(1, 1, 16, 0, 0, 203, 650),
+		"a window shorter than a block":     attentionShape(2, 1, 16, 5, 0, 40, 260),
+		"a window longer than the sequence": attentionShape(1, 1, 16, 99, 0, 40),
+		"a window over blocks":              attentionShape(1, 1, 8, 230, 0, 500),
+		"a window of one":                   attentionShape(1, 1, 8, 1, 0, 210),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := s.bench(t)
+			T := int(shape.CuSeqlens[len(shape.CuSeqlens)-1])
+			nq, nk := T*shape.Heads*shape.HeadDim, T*shape.KVHeads*shape.HeadDim
+			q, k, v, dy := b.normal(nq, 1.5), b.normal(nk, 1.5), b.normal(nk, 1), b.normal(nq, 1)
+			y, lse := refAttention(q, k, v, shape)
+			by, blse := b.empty(nq), b.statistics(T*shape.Heads)
+			bq, bk, bv := b.buffer(q), b.buffer(k), b.buffer(v)
+			b.Attention(by, blse, bq, bk, bv, shape)
+			b.near("y", by, y, 2*s.tolerance())
+			b.near("lse", blse, lse, 2*s.tolerance())
+			dq, dk, dv := refAttentionGrad(dy, q, k, v, shape)
+			bdq, bdk, bdv := b.buffer(b.normal(nq, 1)), b.buffer(b.normal(nk, 1)), b.buffer(b.normal(nk, 1))
+			b.AttentionGrad(bdq, bdk, bdv, b.buffer(dy), by, blse, bq, bk, bv, shape)
+			b.near("dq", bdq, dq, 8*s.tolerance())
+			b.near("dk", bdk, dk, 8*s.tolerance())
+			b.near("dv", bdv, dv, 8*s.tolerance())
+		})
+	}
+}
+
+// statistics returns a buffer for lse, which a bf16 model keeps in float32.
+func (b *bench) statistics(n int) gpu.Buffer {
+	b.Helper()
+	t := b.dtype
+	if t == gpu.BFloat16 {
+		t = gpu.Float32
+	}
+	d, err := b.Alloc(n, t)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return d
+}
+
+func (s *suite) attentionCached(t *testing.T) {
+	for name, c := range map[string]struct{ n, length, capacity, window int }{
+		"the first token":                 {1, 1, 8, 0},
+		"one token after many":            {1, 300, 300, 0},
+		"three tokens after many":         {3, 211, 256, 0},
+		"a prompt":                        {210, 210, 256, 0},
+		"a block after a prompt":          {100, 333, 400, 0},
+		"one token in a window":           {1, 300, 300, 17},
+		"a block in a window over blocks": {60, 500, 512, 210},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := s.bench(t)
+			shape := attentionShape(4, 2, 24, c.window, 0, int32(c.length))
+			q := b.normal(c.length*4*24, 1.5)
+			k, v := b.normal(c.capacity*2*24, 1.5), b.normal(c.capacity*2*24, 1)
+			y, _ := refAttention(q, k, v, shape)
+			last := (c.length - c.n) * 4 * 24
+			by := b.empty(c.n * 4 * 24)
+			shape.CuSeqlens = nil
+			b.AttentionCached(by, b.buffer(q[last:]), b.buffer(k), b.buffer(v), c.n, c.length, shape)
+			b.near("y", by, y[last:], 2*s.tolerance())
+		})
+	}
+}
