@@ -83,6 +83,19 @@ func unavailable(err error) bool {
 		errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
 }
 
+// stopped tells whether the activity's worker is being stopped.
+func stopped(ctx context.Context) bool {
+	if !activity.IsActivity(ctx) {
+		return false
+	}
+	select {
+	case <-activity.GetWorkerStopChannel(ctx):
+		return true
+	default:
+		return false
+	}
+}
+
 // boundary types err for Temporal. It is called once, where an activity returns.
 func boundary(ctx context.Context, operation string, err error) error {
 	if err == nil {
@@ -95,7 +108,12 @@ func boundary(ctx context.Context, operation string, err error) error {
 	var p *problem
 	var corrupt *artifact.CorruptError
 	kind, advice := "", ""
+	interrupted := ctx.Err() != nil && errors.Is(err, ctx.Err()) // whatever was being read or computed then is not at fault
 	switch {
+	case interrupted && stopped(ctx):
+		kind, err = Handover, errors.New("the worker was stopped before the stage could save; another attempt goes on at what was saved last")
+	case interrupted:
+		return ctx.Err() // the workflow cancelled it, or the server gave it to another attempt
 	case errors.As(err, &p):
 		kind = p.kind
 	case errors.As(err, &corrupt):

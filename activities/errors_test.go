@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/temporal"
+	"go.temporal.io/sdk/testsuite"
 
 	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/artifact"
@@ -64,10 +65,29 @@ func TestErrorsAreTypedAtTheBoundary(t *testing.T) {
 	if err := boundary(cancelled, "tokens", fmt.Errorf("read: %w", context.Canceled)); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancellation became %v", err)
 	}
+	if err := boundary(cancelled, "tokens", badData("line 7: %w", context.Canceled)); !errors.Is(err, context.Canceled) {
+		t.Errorf("data that a cancellation cut off became %v", err)
+	}
 	long := boundary(ctx, "tokens", badData("%s", strings.Repeat("ä", 5000)))
 	if n := len(long.Error()); n > 4000 {
 		t.Errorf("a message of %d bytes would be cut by the server", n)
 	}
+}
+
+func TestAStageThatAStoppedWorkerCutsOffIsHandedOver(t *testing.T) {
+	var suite testsuite.WorkflowTestSuite
+	env := suite.NewTestActivityEnvironment()
+	stop := make(chan struct{})
+	close(stop)
+	env.SetWorkerStopChannel(stop)
+	cutOff := func(ctx context.Context) error {
+		ctx, cancel := context.WithCancel(ctx)
+		cancel()
+		return boundary(ctx, "tokens", fmt.Errorf("read: %w", ctx.Err()))
+	}
+	env.RegisterActivity(cutOff)
+	_, err := env.ExecuteActivity(cutOff)
+	wantType(t, err, Handover, "the worker was stopped")
 }
 
 func TestAFullDiskIsSaidAndRetried(t *testing.T) {

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -125,16 +122,18 @@ func use(ep testenv.Endpoint) error {
 	return os.Setenv("LONGALIGN_STORE", ep.StoreURI(storePrefix))
 }
 
+// The worker gets ready within startPatience, and saves what runs within stopPatience.
+const (
+	startPatience = 2 * time.Minute
+	stopPatience  = 40 * time.Second
+)
+
 // supervisor keeps one worker process alive: one that dies is started again.
 type supervisor struct {
 	bin, data string
 	notices   io.Writer
-
-	mu      sync.Mutex
-	current *exec.Cmd
-	stdin   io.Closer
-	ended   bool
-	done    chan struct{}
+	stopping  context.CancelFunc
+	ended     chan error // how the last worker ended, once it was asked to
 }
 
 // startWorker starts a worker for all queues and waits until it polls.
@@ -147,17 +146,19 @@ func (e *embedded) startWorker(ctx context.Context, notices io.Writer) (*supervi
 	if err != nil {
 		return nil, err
 	}
-	s := &supervisor{bin: bin, data: data, notices: notices, done: make(chan struct{})}
-	exited, err := s.launch(ctx)
+	s := &supervisor{bin: bin, data: data, notices: notices, ended: make(chan error, 1)}
+	worker, err := s.launch(ctx)
 	if err != nil {
 		return nil, err
 	}
-	go s.watch(exited)
+	life, stopping := context.WithCancel(context.Background())
+	s.stopping = stopping
+	go func() { s.ended <- s.keep(life, worker) }()
 	return s, nil
 }
 
-// launch starts the process; the returned channel gives its end.
-func (s *supervisor) launch(ctx context.Context) (<-chan error, error) {
+// launch starts a worker and waits until it polls.
+func (s *supervisor) launch(ctx context.Context) (*testenv.Child, error) {
 	log, err := os.OpenFile(filepath.Join(s.data, "worker.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
@@ -165,92 +166,43 @@ func (s *supervisor) launch(ctx context.Context) (<-chan error, error) {
 	defer log.Close()
 	cmd := exec.Command(s.bin, "--stdin", "--scratch", filepath.Join(s.data, "scratch"))
 	cmd.Stderr = log
-	cmd.SysProcAttr = ownGroup()
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start worker: %w", err)
-	}
-	ready, exited := make(chan bool, 1), make(chan error, 1)
-	go func() {
-		line, _ := bufio.NewReader(stdout).ReadBytes('\n')
-		var state struct{ Ready bool }
-		ready <- json.Unmarshal(line, &state) == nil && state.Ready
-		_, _ = io.Copy(io.Discard, stdout)
-		exited <- cmd.Wait()
-	}()
-	s.mu.Lock()
-	s.current, s.stdin = cmd, stdin
-	s.mu.Unlock()
-	select {
-	case ok := <-ready:
-		if ok {
-			return exited, nil
-		}
-		err := <-exited
-		return nil, fmt.Errorf("the worker ended before it was ready (%w); its last words:\n%s", err, lastWords(log.Name()))
-	case <-ctx.Done():
-		_ = cmd.Process.Kill()
-		return nil, ctx.Err()
-	case <-time.After(2 * time.Minute):
-		_ = cmd.Process.Kill()
-		return nil, fmt.Errorf("the worker was not ready within two minutes; see %s", log.Name())
-	}
+	ctx, cancel := context.WithTimeoutCause(ctx, startPatience, fmt.Errorf("not ready within %v; see %s", startPatience, log.Name()))
+	defer cancel()
+	return testenv.StartChild(ctx, "worker", cmd, log.Name())
 }
 
-// watch starts the worker again when it ends unasked.
-func (s *supervisor) watch(exited <-chan error) {
-	defer close(s.done)
+// keep starts another worker when one ends unasked, and ends the last one when life is over.
+func (s *supervisor) keep(life context.Context, worker *testenv.Child) error {
 	for {
-		err := <-exited
+		select {
+		case <-life.Done():
+			return worker.Stop(stopPatience)
+		case <-worker.Exited():
+		}
+		err := worker.Wait()
 		for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
-			s.mu.Lock()
-			ended := s.ended
-			s.mu.Unlock()
-			if ended {
-				return
+			if life.Err() != nil {
+				return nil
 			}
 			fmt.Fprintf(s.notices, "the worker ended (%v); starting another, which goes on where it was\n", err)
-			var launchErr error
-			if exited, launchErr = s.launch(context.Background()); launchErr == nil {
+			next, launchErr := s.launch(life)
+			if launchErr == nil {
+				worker = next
 				break
 			}
 			err = launchErr
-			time.Sleep(wait)
+			select {
+			case <-life.Done():
+			case <-time.After(wait):
+			}
 		}
 	}
 }
 
 // stop ends the worker: it saves what runs and hands it over.
-func (s *supervisor) stop() {
-	s.mu.Lock()
-	s.ended = true
-	stdin := s.stdin
-	s.mu.Unlock()
-	if stdin != nil {
-		stdin.Close()
-	}
-	select {
-	case <-s.done:
-	case <-time.After(40 * time.Second):
-		s.mu.Lock()
-		_ = s.current.Process.Kill()
-		s.mu.Unlock()
-	}
-}
-
-func lastWords(path string) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
-	return string(b[max(0, len(b)-1500):])
+func (s *supervisor) stop() error {
+	s.stopping()
+	return <-s.ended
 }
 
 // stackAndWorker is the embedded stack with its worker.
@@ -278,7 +230,4 @@ func (e *embedded) start(ctx context.Context, notices io.Writer) (*stackAndWorke
 	return &stackAndWorker{stack, w}, nil
 }
 
-func (s *stackAndWorker) stop() error {
-	s.worker.stop()
-	return s.stack.Stop()
-}
+func (s *stackAndWorker) stop() error { return errors.Join(s.worker.stop(), s.stack.Stop()) }

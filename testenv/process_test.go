@@ -17,7 +17,8 @@ import (
 )
 
 // asHelper makes the test binary be another process: "owner" owns a devstack on the directory named by its argument,
-// "user" uses the shared one. Both print its endpoint and then live until their standard input closes.
+// "user" uses the shared one. Both print its endpoint and then live until their standard input closes. The other roles
+// are children that behave badly.
 const asHelper = "TESTENV_TEST_AS"
 
 func TestMain(m *testing.M) {
@@ -42,6 +43,14 @@ func help(role string) error {
 			return err
 		}
 		e = s.Endpoint()
+	case "dying":
+		return errors.New("no room for me here")
+	case "mute":
+		_, err := io.Copy(io.Discard, os.Stdin)
+		return err
+	case "stubborn":
+		fmt.Println("ready")
+		select {}
 	case "user":
 		var t outsideTests
 		if e = testenv.Shared(&t); t.fatal != "" {
