@@ -141,6 +141,12 @@ func (c Cell) parts(col Column) parts {
 	return p
 }
 
+// Parts of the legend that formats with signs of their own replace.
+const (
+	bestLegend      = "Best values are marked where the paired test against every other row supports it."
+	publishedLegend = "pub: the published value and, in parentheses, ours minus it."
+)
+
 // legend explains the signs that t uses: intervals, best values, published values, and
 // how many samples are behind its cells.
 func (t *Table) legend() []string {
@@ -164,10 +170,10 @@ func (t *Table) legend() []string {
 		out = append(out, "± covers the 95 % bootstrap interval.")
 	}
 	if best {
-		out = append(out, "Best values are marked where the paired test against every other row supports it.")
+		out = append(out, bestLegend)
 	}
 	if published {
-		out = append(out, "pub: the published value and, in parentheses, ours minus it.")
+		out = append(out, publishedLegend)
 	}
 	switch {
 	case high == 0:
