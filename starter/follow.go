@@ -6,21 +6,16 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
 	"go.temporal.io/sdk/temporal"
-	"golang.org/x/term"
 
 	"github.com/longalign/longalign-go/activities"
 	"github.com/longalign/longalign-go/workflows"
@@ -173,126 +168,6 @@ func served(ctx context.Context, c client.Client, queue string, kind enumspb.Tas
 		}
 	}
 	return false
-}
-
-// display shows views.
-type display interface {
-	update(view)
-	close()
-}
-
-func (f *follower) display() display {
-	if file, ok := f.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-		return &bars{out: mpb.New(mpb.WithOutput(f.out), mpb.WithAutoRefresh(), mpb.WithWidth(40)), bars: map[string]*mpb.Bar{}, lines: &lines{}}
-	}
-	return &lines{out: f.out, every: 15 * time.Second}
-}
-
-// lines writes one line for each thing that changed.
-type lines struct {
-	out   io.Writer
-	every time.Duration // how often a running stage is mentioned
-	seen  map[string]time.Time
-	made  map[string]int
-	again map[string]int
-	tries map[string]int32
-}
-
-func (l *lines) update(v view) {
-	for _, line := range l.changes(v) {
-		fmt.Fprintf(l.out, "%s  %s\n", time.Now().Format("15:04:05"), line)
-	}
-}
-
-func (l *lines) close() {}
-
-// changes returns what is new since the last view.
-func (l *lines) changes(v view) []string {
-	if l.seen == nil {
-		l.seen, l.made, l.again, l.tries = map[string]time.Time{}, map[string]int{}, map[string]int{}, map[string]int32{}
-	}
-	var out []string
-	now := time.Now()
-	for _, s := range v.progress.Stages {
-		if s.Made > l.made[s.Stage] || s.Reused > l.again[s.Stage] {
-			l.made[s.Stage], l.again[s.Stage] = s.Made, s.Reused
-			out = append(out, fmt.Sprintf("%-13s %s", s.Stage, counts(s)))
-		}
-	}
-	for _, id := range slices.Sorted(maps.Keys(v.live)) {
-		live := v.live[id]
-		if live.attempt > 1 && live.attempt > l.tries[id] {
-			l.tries[id] = live.attempt
-			out = append(out, fmt.Sprintf("%-13s attempt %d: %s", live.Stage, live.attempt, firstLine(live.failure)))
-		}
-		if l.every > 0 && live.Done > 0 && now.Sub(l.seen[id]) >= l.every {
-			l.seen[id] = now
-			out = append(out, fmt.Sprintf("%-13s %s", live.Stage, live.Progress))
-		}
-	}
-	for _, w := range v.waits {
-		// Attempts of one activity differ in their details only.
-		what, _, _ := strings.Cut(w, ": ")
-		if now.Sub(l.seen[what]) >= 30*time.Second {
-			l.seen[what] = now
-			out = append(out, "waiting: "+w)
-		}
-	}
-	return out
-}
-
-func counts(s workflows.StageCount) string {
-	switch {
-	case s.Made == 0:
-		return fmt.Sprintf("%d reused", s.Reused)
-	case s.Reused == 0:
-		return fmt.Sprintf("%d made", s.Made)
-	}
-	return fmt.Sprintf("%d made, %d reused", s.Made, s.Reused)
-}
-
-// bars shows running stages as bars below the lines of what is done.
-type bars struct {
-	out   *mpb.Progress
-	bars  map[string]*mpb.Bar
-	live  sync.Map // progress as text by workflow ID; the library draws from a goroutine of its own
-	lines *lines
-}
-
-func (b *bars) update(v view) {
-	for _, line := range b.lines.changes(v) {
-		fmt.Fprintln(b.out, line)
-	}
-	for _, r := range v.progress.Running {
-		s, ok := v.live[r.WorkflowID]
-		if !ok || s.Done == 0 {
-			continue
-		}
-		bar, ok := b.bars[r.WorkflowID]
-		if !ok {
-			id := r.WorkflowID
-			bar = b.out.AddBar(max(s.Total, 1), mpb.BarRemoveOnComplete(),
-				mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-12s %-28.28s", r.Stage, r.Label))),
-				mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { text, _ := b.live.Load(id); return fmt.Sprint(text) }), decor.Name("  "), decor.OnComplete(decor.AverageETA(decor.ET_STYLE_GO), "")))
-			b.bars[r.WorkflowID] = bar
-		}
-		b.live.Store(r.WorkflowID, s.Progress.String())
-		bar.SetTotal(max(s.Total, s.Done, 1), false)
-		bar.SetCurrent(min(s.Done, max(s.Total, 1)-1))
-	}
-	for id, bar := range b.bars {
-		if !slices.ContainsFunc(v.progress.Running, func(r workflows.RunningCall) bool { return r.WorkflowID == id }) {
-			bar.Abort(true)
-			delete(b.bars, id)
-		}
-	}
-}
-
-func (b *bars) close() {
-	for _, bar := range b.bars {
-		bar.Abort(true)
-	}
-	b.out.Wait()
 }
 
 func firstLine(s string) string {
