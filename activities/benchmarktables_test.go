@@ -1,9 +1,7 @@
 package activities
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,18 +12,6 @@ import (
 	"github.com/longalign/longalign-go/reports"
 	"github.com/longalign/longalign-go/reports/paper"
 )
-
-// TestMain lets the test program stand in for lm-evaluation-harness when it is started under its name.
-func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == harnessProgram {
-		if err := standInHarness(os.Args[1:]); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
 
 func smallChat() map[string]string {
 	example := `{"answer":"nine","score":9}`
@@ -173,67 +159,4 @@ func TestMTBenchHoldsConversationsOfTwoTurns(t *testing.T) {
 	if len(set.Samples) != 4 || set.Wanted != 160 || slices.ContainsFunc(set.Samples, func(s reports.Sample) bool { return !s.Failed }) {
 		t.Errorf("%+v", set)
 	}
-}
-
-// standInHarness is the part of the harness's command line that is used: it asks the server once and writes a results file.
-func standInHarness(args []string) error {
-	get := func(name string) string { return args[slices.Index(args, name)+1] }
-	if !strings.Contains(get("--model_args"), "base_url=http://127.0.0.1:") || os.Getenv("OPENAI_API_KEY") == "" {
-		return fmt.Errorf("arguments %q", args)
-	}
-	task := get("--tasks")
-	if task == os.Getenv("FAIL_TASK") {
-		return fmt.Errorf("no dataset for %s", task)
-	}
-	dir := filepath.Join(get("--output_path"), "checkpoint")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	b, err := json.Marshal(map[string]any{
-		"lm_eval_version": "0.4.9", "n-shot": map[string]string{}, "results": map[string]any{task: map[string]float64{"acc,none": 0.25, "acc_norm,none": 0.5}},
-	})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, "results_2026-01-31T00-00-00.json"), b, 0o600)
-}
-
-func TestTheHarnessRunsAsAChild(t *testing.T) {
-	p := newTiny(t)
-	base := p.upToBatches()
-	params := datasets.PredictionsStageParams{Template: "longalign", Answer: &datasets.AnswerParams{Benchmark: datasets.BenchmarkShortTasks}}
-	call := p.call("predictions", params, refs{"checkpoint": base.base})
-	t.Setenv("PATH", t.TempDir())
-	_, err := p.Run(t.Context(), call)
-	wantType(t, err, BadConfig, "there is no program lm_eval")
-
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	bin := t.TempDir()
-	if err := os.Symlink(self, filepath.Join(bin, harnessProgram)); err != nil {
-		t.Skip(err)
-	}
-	t.Setenv("PATH", bin)
-	t.Setenv("FAIL_TASK", "hellaswag")
-	_, err = p.Run(t.Context(), call)
-	wantType(t, err, BadData, "no dataset for hellaswag")
-	t.Setenv("FAIL_TASK", "")
-	made, err := p.Run(t.Context(), call)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := p.scores(p.make("scores", scoreParams(datasets.BenchmarkShortTasks), refs{"predictions": made}))
-	if s.Metrics[paper.ARC].Mean != 50 || s.Metrics[paper.MMLU].Mean != 25 || len(s.Metrics) != 4 {
-		t.Errorf("%+v", s.Metrics)
-	}
-}
-
-func TestResultsOfAnUnknownHarnessAreRefused(t *testing.T) {
-	p := newTiny(t)
-	params := scoreParams(datasets.BenchmarkShortTasks)
-	params.Benchmark.Results = filepath.Join(write(t, map[string]string{"r.json": `{"lm_eval_version":"9.9","results":{}}`}), "r.json")
-	_, err := p.Run(t.Context(), p.call("scores", params, nil))
-	wantType(t, err, BadData, "r.json", `"9.9"`)
 }

@@ -79,11 +79,7 @@ func runHarness(ctx context.Context, j *job, p datasets.PredictionsStageParams, 
 		default:
 		}
 		out := filepath.Join(j.dir, "harness-"+task.Harness)
-		args := []string{
-			"--model", "local-completions",
-			"--model_args", fmt.Sprintf("model=checkpoint,base_url=http://%s/v1/completions,tokenizer=%s,tokenized_requests=False,num_concurrent=1", listener.Addr(), dir),
-			"--tasks", task.Harness, "--num_fewshot", strconv.Itoa(task.Shots), "--batch_size", "1", "--output_path", out,
-		}
+		args := harnessArgs(task, listener.Addr().String(), dir, out, tok, model.Config().MaxPositions)
 		if err := runChild(ctx, program, args, append(os.Environ(), "OPENAI_API_KEY="+token)); err != nil {
 			return err
 		}
@@ -97,6 +93,21 @@ func runHarness(ctx context.Context, j *job, p datasets.PredictionsStageParams, 
 		j.report(ctx, Progress{Done: int64(i + 1), Total: int64(len(shorttasks.Tasks())), Unit: "task"})
 	}
 	return nil
+}
+
+// harnessArgs are the harness's arguments for one task. It asks for log-likelihoods of tokens it has encoded itself, by the checkpoint's
+// own tokenizer.json: of texts it would count the tokens before the answer without the begin-of-sequence token that a server puts in
+// front, and read the sums off by one. Its own window is 2,048 tokens, which 25 solved examples exceed, so it is told the model's.
+func harnessArgs(task shorttasks.Task, addr, checkpoint, out string, tok *tokenizer.Tokenizer, window int) []string {
+	begin := "False"
+	if prefix, suffix := tok.SpecialTokens(); len(prefix) > 0 && len(suffix) == 0 {
+		begin = "True"
+	}
+	return []string{
+		"--model", "local-completions",
+		"--model_args", fmt.Sprintf("model=checkpoint,base_url=http://%s/v1/completions,tokenizer_backend=huggingface,tokenizer=%s,tokenized_requests=True,add_bos_token=%s,max_length=%d,num_concurrent=1", addr, checkpoint, begin, window),
+		"--tasks", task.Harness, "--num_fewshot", strconv.Itoa(task.Shots), "--batch_size", "1", "--output_path", out,
+	}
 }
 
 // runChild runs a program without a shell. What it says last goes into the error.
