@@ -25,10 +25,44 @@ type display interface {
 }
 
 func (f *follower) display() display {
-	if file, ok := f.out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
-		return &bars{out: mpb.New(mpb.WithOutput(f.out), mpb.WithAutoRefresh(), mpb.WithWidth(40)), bars: map[string]*mpb.Bar{}, lines: &lines{}, began: time.Now()}
+	screen, ok := f.out.(*console)
+	if !ok {
+		screen = &console{out: f.out}
 	}
-	return &lines{out: f.out, every: 15 * time.Second}
+	if !screen.terminal() {
+		return &lines{out: screen, every: 15 * time.Second}
+	}
+	b := &bars{screen: screen, out: mpb.New(mpb.WithOutput(screen.out), mpb.WithAutoRefresh(), mpb.WithWidth(40)), bars: map[string]*mpb.Bar{}, lines: &lines{}, began: time.Now()}
+	screen.above(b.out)
+	return b
+}
+
+// console is where bars and the notices of others meet: while bars are drawn, what is written goes above them.
+type console struct {
+	out  io.Writer
+	mu   sync.Mutex
+	bars io.Writer // nil while no bars are drawn
+}
+
+func (c *console) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.bars != nil {
+		return c.bars.Write(p)
+	}
+	return c.out.Write(p)
+}
+
+// above sends what is written above bars from now on; nil says that they are gone.
+func (c *console) above(bars io.Writer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bars = bars
+}
+
+func (c *console) terminal() bool {
+	file, ok := c.out.(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
 }
 
 // lines writes one line for each thing that changed.
@@ -101,12 +135,13 @@ func counts(s workflows.StageCount) string {
 
 // bars shows running stages as bars below the lines of what is done.
 type bars struct {
-	out   *mpb.Progress
-	bars  map[string]*mpb.Bar
-	live  sync.Map // progress as text by workflow ID; the library draws from a goroutine of its own
-	lines *lines
-	pace  pace
-	began time.Time
+	screen *console
+	out    *mpb.Progress
+	bars   map[string]*mpb.Bar
+	live   sync.Map // progress as text by workflow ID; the library draws from a goroutine of its own
+	lines  *lines
+	pace   pace
+	began  time.Time
 }
 
 // overall names the bar, and the line, of the whole run.
@@ -166,6 +201,7 @@ func (b *bars) whole(v view) {
 }
 
 func (b *bars) close() {
+	b.screen.above(nil)
 	for _, bar := range b.bars {
 		bar.Abort(true)
 	}

@@ -72,6 +72,7 @@ func (o *runOptions) run(ctx context.Context, file string, stdout, stderr io.Wri
 	if o.dryRun {
 		return o.rehearse(ctx, spec, stdout, stderr)
 	}
+	stderr = &console{out: stderr} // the worker's keeper writes there too
 	if o.onlyHere {
 		fmt.Fprintln(stderr, "starting Temporal, its UI, a store and a worker …")
 		here, err := o.embedded.start(ctx, stderr)
