@@ -184,6 +184,9 @@ func (j *job) train(ctx context.Context, p datasets.CheckpointParams, model *lla
 	if err != nil {
 		return err
 	}
+	if len(saved.state.Attempts) == 1 {
+		saved.state.ForecastSeconds = j.a.expectedSeconds(ctx, j.call.Class, int64(model.NumParams()), report.Ledger.Computed)
+	}
 	// A worker that is stopped ends the loop after the step in hand; the state is saved before Run returns.
 	loop, stop := context.WithCancelCause(ctx)
 	defer stop(nil)

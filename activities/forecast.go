@@ -11,6 +11,7 @@ import (
 	"github.com/longalign/longalign-go/activities/llm"
 	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/artifact"
+	"github.com/longalign/longalign-go/gpu"
 	"github.com/longalign/longalign-go/gpu/llama"
 	"github.com/longalign/longalign-go/gpu/train"
 )
@@ -58,6 +59,23 @@ func (a *Activities) speeds(ctx context.Context) []speed {
 	return all
 }
 
+// expectedSeconds is how long a training of so many tokens should take, by the newest training of such a model on such a device; 0 when
+// there is none. A store that cannot be asked gives none either: a forecast is no reason to fail.
+func (a *Activities) expectedSeconds(ctx context.Context, class string, parameters, tokens int64) float64 {
+	var newest *artifact.Manifest
+	for _, r := range a.Store.Manifests(ctx, "checkpoint") {
+		if m := r.Manifest; r.Err == nil && m.Counts["parameters"] == parameters && m.Counts["tokens"] > 0 && describedClass(m.ActionKeyInput) == class &&
+			(newest == nil || m.Finished.After(newest.Finished)) {
+			newest = m
+		}
+	}
+	var t Timings
+	if newest == nil || readOutput(ctx, a.Store, newest, "timings.json", &t) != nil {
+		return 0
+	}
+	return t.Seconds / float64(newest.Counts["tokens"]) * float64(tokens)
+}
+
 // forecast fills in what a call would take, and returns the model that it would make.
 func (r *Rehearsal) forecast(ctx context.Context, call Call, f *Foreseen) (*llama.Config, error) {
 	dir, err := os.MkdirTemp(r.a.Scratch, "forecast-")
@@ -86,11 +104,21 @@ func (r *Rehearsal) predictions(ctx context.Context, j *job, f *Foreseen) error 
 	if err != nil {
 		return err
 	}
-	for _, err := range j.instances(ctx, "instructions", heldOutFile) {
+	var tokens float64 // that go through the model, about
+	for i, err := range j.instances(ctx, "instructions", heldOutFile) {
 		if err != nil {
 			return err
 		}
-		f.Forecast.Samples++
+		if f.Forecast.Samples++; p.MaxInstances > 0 && f.Forecast.Samples > p.MaxInstances {
+			continue
+		}
+		of := 0.0
+		for _, m := range i.Messages {
+			of += float64(len(m.Content)) / bytesOfToken
+		}
+		if tokens += min(of, float64(p.MaxLength)); i.Meta != nil && i.Meta.Needle != "" {
+			tokens += min(of, float64(p.MaxLength)) // once with the needle, once without
+		}
 	}
 	if f.Forecast.Samples == 0 {
 		return badData("there are no held-out instructions to predict; set documents.held_out, or take more documents")
@@ -106,9 +134,29 @@ func (r *Rehearsal) predictions(ctx context.Context, j *job, f *Foreseen) error 
 	}
 	if newest != nil {
 		f.Forecast.Seconds = newest.Finished.Sub(newest.Started).Seconds() / float64(newest.Counts["predictions"]) * float64(f.Forecast.Samples)
+		return nil
+	}
+	r.mu.Lock()
+	config := r.imagined[j.call.Inputs["checkpoint"]]
+	r.mu.Unlock()
+	if config == nil {
+		return nil
+	}
+	options := train.DefaultOptions()
+	parameters, _ := llama.MemoryPlan(config, gpu.Float32, false)
+	if perSecond, _ := r.speedOf(ctx, config, options, parameters, timedTokens); perSecond > 0 {
+		written := float64(min(p.Generate, f.Forecast.Samples) * p.MaxNewTokens)
+		f.Forecast.Seconds = tokens/(forwardOfStep*perSecond) + written/perSecond
 	}
 	return nil
 }
+
+// What is assumed of predictions before any were made: how many bytes a token spells, and that a forward pass takes a third of a training
+// step. Writing, a token at a time, is taken to be as slow as training.
+const (
+	bytesOfToken  = 3.0
+	forwardOfStep = 3.0
+)
 
 // instructions counts what a teacher would be asked about.
 func (r *Rehearsal) instructions(ctx context.Context, j *job, f *Foreseen) error {
@@ -180,9 +228,9 @@ func (r *Rehearsal) training(ctx context.Context, j *job, f *Foreseen) (*llama.C
 		return config, badConfig("%w", err)
 	}
 	if f.Forecast.Steps > 0 {
-		saves := 1
+		saves := 1 // after the last step
 		if every := p.Train.CheckpointEvery; every > 0 {
-			saves = max(1, f.Forecast.Steps/every)
+			saves = (f.Forecast.Steps + every - 1) / every
 		}
 		f.Forecast.StateBytes = int64(saves) * memory.Snapshot
 		perSecond, source := r.speedOf(ctx, config, options, n, longest)

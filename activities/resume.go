@@ -22,6 +22,8 @@ type savedState struct {
 	Record  artifact.Blob `json:"record"`
 	// Attempts tell how often the training was taken up, and what each interruption cost.
 	Attempts []Attempt `json:"attempts"`
+	// ForecastSeconds is what the first attempt expected the whole training to take.
+	ForecastSeconds float64 `json:"forecast_seconds,omitempty"`
 	// Parity is the loss-parity certificate of the first step, made before it by the first attempt.
 	Parity *train.Certificate `json:"parity,omitempty"`
 }
@@ -135,6 +137,8 @@ func (p *pointer) certify(ctx context.Context, c train.Certificate) error {
 type Timings struct {
 	Device  string  `json:"device"`
 	Seconds float64 `json:"seconds"` // in optimizer steps
+	// ForecastSeconds is what they were expected to be when the training began, by the speed of an earlier one; 0 where there was none.
+	ForecastSeconds float64 `json:"forecast_seconds,omitempty"`
 	// Steps are the seconds of each step, MicroBatches those of each of its micro-batches.
 	Steps        []float64   `json:"steps"`
 	MicroBatches [][]float64 `json:"micro_batches,omitempty"`
@@ -142,7 +146,7 @@ type Timings struct {
 
 // putMetrics stores what the training was like: what every run would repeat in metrics.jsonl, what was measured apart.
 func (j *job) putMetrics(ctx context.Context, history []train.Metrics, report BatchesReport, p *pointer) error {
-	t := Timings{Device: j.manifest.Platform.CPU}
+	t := Timings{Device: j.manifest.Platform.CPU, ForecastSeconds: p.state.ForecastSeconds}
 	if j.manifest.Platform.GPU != "" {
 		t.Device = j.manifest.Platform.GPU
 	}

@@ -19,7 +19,7 @@ import (
 
 // tablesStage gathers what the stored manifests of a study say. Output: study.json, of which reports makes
 // every table and figure.
-var tablesStage = stage{name: "tables", version: 1, describe: describeParams[TablesParams], run: runTables}
+var tablesStage = stage{name: "tables", version: 2, describe: describeParams[TablesParams], run: runTables}
 
 // TablesParams are what the tables stage is called with.
 type TablesParams struct {
@@ -96,6 +96,11 @@ func (j *job) study(ctx context.Context, p TablesParams, problem func(error) err
 	}
 	if s.Stages, err = j.lineage(ctx, p); err != nil {
 		if err := problem(fmt.Errorf("provenance: %w", err)); err != nil {
+			return nil, err
+		}
+	}
+	if s.Charges, err = j.charges(ctx, s.Stages); err != nil {
+		if err := problem(fmt.Errorf("what it took: %w", err)); err != nil {
 			return nil, err
 		}
 	}
@@ -327,16 +332,19 @@ func (j *job) dataSummary(ctx context.Context) (*reports.DataSummary, error) {
 		return nil, err
 	}
 	s := &reports.DataSummary{}
-	kept, tokens := map[string]int{}, map[string]int64{}
+	kept, heldOutOf, tokens := map[string]int{}, map[string]int{}, map[string]int64{}
 	for doc, err := range j.documents(ctx) {
 		if err != nil {
 			return nil, err
 		}
 		kept[doc.Source]++
+		if doc.Split == datasets.SplitHeldOut {
+			heldOutOf[doc.Source]++
+		}
 		tokens[doc.Source] += int64(doc.Tokens)
 	}
 	for _, name := range slices.Sorted(maps.Keys(kept)) {
-		s.Documents = append(s.Documents, reports.Count{Name: name, N: kept[name], Tokens: tokens[name]})
+		s.Documents = append(s.Documents, reports.Count{Name: name, N: kept[name], HeldOut: heldOutOf[name], Tokens: tokens[name]})
 	}
 	for _, reason := range slices.Sorted(maps.Keys(d.Dropped)) {
 		s.Dropped = append(s.Dropped, reports.Count{Name: reason, N: d.Dropped[reason]})

@@ -4,7 +4,9 @@ import (
 	"slices"
 )
 
-// DocumentTable says which documents were kept, and why others were not.
+const keptSection = "kept"
+
+// DocumentTable says which documents were kept, how many of them for testing alone, and why others were not.
 func DocumentTable(s *Study) *Table {
 	d := s.Data
 	t := &Table{
@@ -13,6 +15,7 @@ func DocumentTable(s *Study) *Table {
 		Columns: []Column{
 			{Name: "Source or reason", Text: true},
 			{Name: "documents"},
+			{Name: "held out"},
 			{Name: "tokens"},
 		},
 		Marks:     slices.Clone(d.Marks),
@@ -21,12 +24,13 @@ func DocumentTable(s *Study) *Table {
 	for _, part := range []struct {
 		name   string
 		counts []Count
-	}{{"kept", d.Documents}, {"dropped", d.Dropped}} {
+	}{{keptSection, d.Documents}, {"dropped", d.Dropped}} {
 		total := Count{Name: "all " + part.name}
 		for _, c := range part.counts {
 			t.Rows = append(t.Rows, countRow(part.name, c, d.Sources))
 			total.N += c.N
 			total.Tokens += c.Tokens
+			total.HeldOut += c.HeldOut
 		}
 		if len(part.counts) != 1 {
 			t.Rows = append(t.Rows, countRow(part.name, total, d.Sources))
@@ -40,7 +44,11 @@ func countRow(section string, c Count, sources []string) Row {
 	if c.Tokens > 0 {
 		tokens = Cell{Value: float64(c.Tokens), Sources: sources}
 	}
-	return Row{Section: section, Cells: []Cell{Label(c.Name), {Value: float64(c.N), Sources: sources}, tokens}}
+	heldOut := Blank()
+	if section == keptSection {
+		heldOut = Cell{Value: float64(c.HeldOut), Sources: sources}
+	}
+	return Row{Section: section, Cells: []Cell{Label(c.Name), {Value: float64(c.N), Sources: sources}, heldOut, tokens}}
 }
 
 // InstanceTable says how many instances there are of each task, and how long the

@@ -27,6 +27,9 @@ func DemoTables(s *Study) []*Table {
 	if s.Data != nil {
 		out = append(out, DocumentTable(s), InstanceTable(s))
 	}
+	if len(s.Charges) > 0 {
+		out = append(out, SpendingTable(s))
+	}
 	return out
 }
 

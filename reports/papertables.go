@@ -7,7 +7,7 @@ import (
 )
 
 // PaperTables are Tables 1 to 4 of the paper, the leaderboard table and, if any were run, the benchmarks by dataset, with the
-// published values beside ours. A table without ratings, rows or scores of ours prints the
+// published values beside ours, and what the study was made from and took. A table without ratings, rows or scores of ours prints the
 // published values beside "–".
 func PaperTables(s *Study) []*Table {
 	var out []*Table
@@ -29,6 +29,12 @@ func PaperTables(s *Study) []*Table {
 	)
 	if s.hasBenchmarks() {
 		out = append(out, BenchmarkTable(s))
+	}
+	if s.Data != nil {
+		out = append(out, DocumentTable(s), InstanceTable(s))
+	}
+	if len(s.Charges) > 0 {
+		out = append(out, SpendingTable(s))
 	}
 	return out
 }

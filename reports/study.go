@@ -49,6 +49,8 @@ type Study struct {
 	Problems []string `json:"problems,omitempty"`
 	// Stages are the results that the study used, reused ones too.
 	Stages []StageUse `json:"stages,omitempty"`
+	// Charges are what the results took: money and time.
+	Charges []Charge `json:"charges,omitempty"`
 	// Ratings hold Table 1's input, where there is one.
 	Ratings *Ratings `json:"ratings,omitempty"`
 }
@@ -213,6 +215,8 @@ type Count struct {
 	Name   string `json:"name"`
 	N      int    `json:"n"`
 	Tokens int64  `json:"tokens,omitempty"`
+	// HeldOut are those of them that no training sees.
+	HeldOut int `json:"held_out,omitempty"`
 }
 
 // TaskCount is the number of instances of one task.

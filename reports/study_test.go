@@ -34,10 +34,15 @@ func demoStudy() *Study {
 			{Text: "MMLU stays the same.", Metric: "MMLU", A: "packing", B: "naive", Direction: ExpectEqual},
 		},
 		Data: &DataSummary{
-			Documents:    []Count{{"Go packages", 412, 310_220}, {"language specification", 1, 31_877}},
-			Dropped:      []Count{{"duplicate", 37, 0}, {"longer than the context", 12, 0}, {"not UTF-8", 1, 0}},
+			Documents:    []Count{{Name: "Go packages", N: 412, Tokens: 310_220, HeldOut: 40}, {Name: "language specification", N: 1, Tokens: 31_877}},
+			Dropped:      []Count{{Name: "duplicate", N: 37}, {Name: "longer than the context", N: 12}, {Name: "not UTF-8", N: 1}},
 			Instances:    []TaskCount{{"name the function", 240, 24, 5}, {"doc comment", 180, 18, 61}, {"look-up", 60, 18, 12}},
 			InputLengths: nil, Marks: []string{NoteSynthetic}, Sources: []string{"instructions/" + strings.Repeat("b", 12) + "/1"},
+		},
+		Charges: []Charge{
+			{What: "teacher", By: "teacher-2024-01", Paid: true, Results: 1, Requests: 1_012, InputTokens: 3_400_000, OutputTokens: 210_000, USD: 2.65,
+				Forecast: &Bounds{1.9, 4.2}, Seconds: 340, Sources: []string{"instructions/" + strings.Repeat("b", 12) + "/1"}},
+			{What: "tuning", By: "one processor", Results: 11, Seconds: 505.5, Forecasted: 10, ForecastSeconds: 420, TookSeconds: 462, Sources: []string{"checkpoint/" + strings.Repeat("c", 12) + "/1"}},
 		},
 	}
 	rng := rand.New(rand.NewPCG(7, 7))
