@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/longalign/longalign-go/datasets"
 )
 
 // Params are the parameters of the tables stage.
@@ -40,22 +42,26 @@ func (p Params) Defaults() Params {
 // Validate says what is wrong with p, after Defaults.
 func (p Params) Validate() error {
 	if p.Kind != KindDemo && p.Kind != KindPaper {
-		return fmt.Errorf("kind %q is not known; use demo or paper", p.Kind)
+		return wrong("kind", "%q is not known; use demo or paper", p.Kind)
 	}
 	if p.Devices < 1 {
-		return fmt.Errorf("devices: %d must be at least 1", p.Devices)
+		return wrong("devices", "%d must be at least 1", p.Devices)
 	}
-	for _, e := range p.Expected {
+	for i, e := range p.Expected {
 		// Methods are checked where they are known; here each is taken for granted.
 		if err := e.Validate([]string{e.A, e.B}); err != nil {
-			return err
+			return wrong(fmt.Sprintf("expected.%d", i), "%v", err)
 		}
 	}
 	known := (&Table{}).definitions()
-	for _, m := range p.Marks {
+	for i, m := range p.Marks {
 		if _, ok := known[m]; !ok {
-			return fmt.Errorf("mark %q is not known; use %s", m, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+			return wrong(fmt.Sprintf("marks.%d", i), "%q is not known; use %s", m, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 		}
 	}
 	return nil
+}
+
+func wrong(field, format string, args ...any) error {
+	return &datasets.ParamError{Field: field, Reason: fmt.Sprintf(format, args...)}
 }

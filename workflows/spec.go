@@ -91,6 +91,9 @@ var nameRule = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 
 // withDefaults fills in what the file leaves out and checks that the parts fit together.
 func (s Spec) withDefaults() (Spec, error) {
+	if s.Name == "" {
+		return s, &SpecError{Key: "name", Reason: "missing; add a line such as name: my-study"}
+	}
 	if !nameRule.MatchString(s.Name) || len(s.Name) > 60 {
 		return s, &SpecError{Key: "name", Reason: fmt.Sprintf("%q must be 1 to 60 lower-case letters, digits and single hyphens", s.Name)}
 	}

@@ -74,7 +74,7 @@ func TestMistakesInAFileSayWhereTheyAreAndWhatToDo(t *testing.T) {
 		"an empty file":                       {text: "\n", want: "tiny.yaml: the file holds no experiment"},
 		"a list":                              {text: "- name: tiny\n", want: "tiny.yaml: the file holds no experiment"},
 		"two documents in a file":             {text: tinySpec + "---\nname: other\n", want: "tiny.yaml:23: the file holds a second YAML document"},
-		"no name":                             {edit: [2]string{"name: tiny\n", ""}, want: `tiny.yaml: name: "" must be 1 to 60 lower-case letters, digits and single hyphens`},
+		"no name":                             {edit: [2]string{"name: tiny\n", ""}, want: `tiny.yaml: name: missing; add a line such as name: my-study`},
 		"a name that is no part of an ID":     {edit: [2]string{"name: tiny", "name: Tiny/1"}, want: `tiny.yaml:1: name: "Tiny/1" must be`},
 		"no documents":                        {edit: [2]string{"  sources:\n    - {path: corpus, format: go}\n", ""}, want: "tiny.yaml:3: documents.sources: there are none"},
 		"an unknown format":                   {edit: [2]string{"format: go", "format: pdf"}, want: `documents.format: "pdf" is not known; use auto,`},
