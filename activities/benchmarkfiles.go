@@ -14,8 +14,10 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/datasets/artifact"
 	"github.com/longalign/longalign-go/datasets/fetch"
 	"github.com/longalign/longalign-go/datasets/longbench"
 	"github.com/longalign/longalign-go/datasets/longbenchchat"
@@ -35,51 +37,160 @@ func (f *benchmarkFiles) Close() error {
 	return f.archive.Close()
 }
 
-// openBenchmark opens a benchmark's directory, archive, or single file.
-func openBenchmark(p datasets.QuestionsParams) (*benchmarkFiles, error) {
-	where := "benchmarks." + p.Benchmark
-	var err error
-	for _, place := range []*string{&p.Path, &p.Config} {
-		if *place, err = localPath(*place); err != nil {
-			return nil, badData("%s: %w", where, err)
-		}
-	}
-	info, err := os.Stat(p.Path)
+// openBenchmark opens a benchmark's directory, archive, or single file, on this machine or behind an address.
+func openBenchmark(ctx context.Context, p datasets.QuestionsParams) (*benchmarkFiles, error) {
+	bad := func(err error) error { return placeError("benchmarks."+p.Benchmark, err) }
+	at, err := openPlace(ctx, p.Path)
 	if err != nil {
-		return nil, badData("%s: %w", where, err)
+		return nil, bad(err)
 	}
-	f, beside := &benchmarkFiles{}, p.Path
-	switch {
-	case info.IsDir():
-		f.data = os.DirFS(p.Path)
-	case strings.EqualFold(filepath.Ext(p.Path), ".zip"):
-		z, err := zip.OpenReader(p.Path)
+	f := &benchmarkFiles{data: at.files}
+	if strings.EqualFold(path.Ext(at.name), ".zip") {
+		z, closer, err := openArchive(at.files, at.name)
 		if err != nil {
-			return nil, badData("%s: %s: %w", where, p.Path, err)
+			return nil, bad(fmt.Errorf("%s: %w", p.Path, err))
 		}
-		f.data, f.archive, beside = z, z, filepath.Dir(p.Path)
-	default:
-		f.data, beside = os.DirFS(filepath.Dir(p.Path)), filepath.Dir(p.Path)
+		f.data, f.archive = z, closer
 	}
 	f.config = f.data
 	if p.Config != "" {
-		f.config = os.DirFS(p.Config)
+		c, err := openPlace(ctx, p.Config)
+		if err == nil && c.name != "" {
+			err = fmt.Errorf("%s is a file; config names the directory of %s and %s", p.Config, longbench.PromptFile, longbench.MaxLenFile)
+		}
+		if err != nil {
+			return nil, errors.Join(bad(err), f.Close())
+		}
+		f.config = c.files
 	} else if _, err := longbench.LoadPrompts(f.data); errors.Is(err, fs.ErrNotExist) {
-		f.config = os.DirFS(beside)
+		f.config = at.files // beside an archive
 	}
 	return f, nil
 }
 
-// localPath finds a file or directory on this machine: $FETCHED is where starter fetch puts files, other variables are the environment's.
-func localPath(path string) (string, error) {
-	if strings.Contains(path, "://") {
-		return "", fmt.Errorf("%s: benchmarks are read from the worker's own disk; copy it there, or use starter fetch and $FETCHED", path)
+// place is a directory, or the file name in one.
+type place struct {
+	files fs.FS
+	name  string
+}
+
+// openPlace finds a file or a directory: on this machine, where $FETCHED is the directory of starter fetch and other variables are the
+// environment's, or below s3://bucket/prefix.
+func openPlace(ctx context.Context, where string) (place, error) {
+	expanded, err := fetch.Expand(where)
+	if err != nil {
+		return place{}, err
 	}
-	expanded, err := fetch.Expand(path)
-	if err != nil || expanded != path {
-		return expanded, err
+	if expanded == where {
+		expanded = os.ExpandEnv(where)
 	}
-	return os.ExpandEnv(path), nil
+	if local, ok := strings.CutPrefix(expanded, "file://"); ok || !strings.Contains(expanded, "://") {
+		info, err := os.Stat(local)
+		switch {
+		case err != nil:
+			return place{}, err
+		case info.IsDir():
+			return place{files: os.DirFS(local)}, nil
+		}
+		return place{os.DirFS(filepath.Dir(local)), filepath.Base(local)}, nil
+	}
+	expanded = strings.TrimSuffix(expanded, "/")
+	if parent, name := path.Split(expanded); !strings.HasSuffix(parent, "://") {
+		store, err := artifact.Open(ctx, strings.TrimSuffix(parent, "/"))
+		if err != nil {
+			return place{}, err
+		}
+		switch _, err := store.Backend().Head(ctx, name); {
+		case err == nil:
+			return place{artifact.Files(ctx, store.Backend(), ""), name}, nil
+		case !errors.Is(err, artifact.ErrNotFound) && !errors.Is(err, artifact.ErrKey):
+			return place{}, err
+		}
+	}
+	store, err := artifact.Open(ctx, expanded)
+	if err != nil {
+		return place{}, err
+	}
+	files := artifact.Files(ctx, store.Backend(), "")
+	switch entries, err := fs.ReadDir(files, "."); {
+	case err != nil:
+		return place{}, err
+	case len(entries) == 0: // a mistyped prefix is no empty directory
+		return place{}, fmt.Errorf("%s: there are no objects; check the bucket and the prefix", where)
+	}
+	return place{files: files}, nil
+}
+
+// placeError is the failure to open what a parameter names.
+func placeError(parameter string, err error) error {
+	if errors.Is(err, artifact.ErrUnavailable) {
+		return &problem{StoreUnavailable, fmt.Errorf("%s: %w", parameter, err)}
+	}
+	return badData("%s: %w", parameter, err)
+}
+
+// openArchive opens a zip file. One directory that holds everything else is gone into.
+func openArchive(files fs.FS, name string) (fs.FS, io.Closer, error) {
+	f, err := files.Open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, ok := f.(io.ReaderAt)
+	info, err := f.Stat()
+	if !ok && err == nil {
+		err = errors.New("it cannot be read as an archive")
+	}
+	var z *zip.Reader
+	if err == nil {
+		z, err = zip.NewReader(&blocks{r: r, size: info.Size()}, info.Size())
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	var inside fs.FS = z
+	for {
+		entries, err := fs.ReadDir(inside, ".")
+		if err != nil || len(entries) != 1 || !entries[0].IsDir() {
+			return inside, f, nil
+		}
+		if inside, err = fs.Sub(inside, entries[0].Name()); err != nil {
+			return nil, nil, errors.Join(err, f.Close())
+		}
+	}
+}
+
+// blockBytes is what is read of an archive at once: it may be an object far away, and its directory and members are read in small pieces.
+const blockBytes = 1 << 20
+
+// blocks reads in blocks and keeps the last one.
+type blocks struct {
+	r    io.ReaderAt
+	size int64
+
+	mu   sync.Mutex
+	at   int64
+	held []byte
+}
+
+func (b *blocks) ReadAt(p []byte, off int64) (n int, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for n < len(p) {
+		if off >= b.size {
+			return n, io.EOF
+		}
+		if off < b.at || off >= b.at+int64(len(b.held)) {
+			b.at, b.held = off-off%blockBytes, nil
+			block := make([]byte, min(blockBytes, b.size-b.at))
+			if _, err := b.r.ReadAt(block, b.at); err != nil && !errors.Is(err, io.EOF) {
+				return n, err
+			}
+			b.held = block
+		}
+		copied := copy(p[n:], b.held[off-b.at:])
+		n, off = n+copied, off+int64(copied)
+	}
+	return n, nil
 }
 
 // namedFile is a file that a benchmark is read from.
@@ -105,7 +216,7 @@ func (f *benchmarkFiles) list(p datasets.QuestionsParams) ([]namedFile, error) {
 			}
 			file, found, err := longbench.OpenInputs(f.data, suite(p.Benchmark), d)
 			if err != nil {
-				return nil, badData("benchmarks.%s: %w; or name those you have in datasets", p.Benchmark, err)
+				return nil, placeError("benchmarks."+p.Benchmark, fmt.Errorf("%w; or name those you have in datasets", err))
 			}
 			file.Close()
 			add(f.data, found)
@@ -136,7 +247,7 @@ func (f *benchmarkFiles) list(p datasets.QuestionsParams) ([]namedFile, error) {
 			return err
 		})
 		if err != nil {
-			return nil, badData("benchmarks.needle.haystack: %w", err)
+			return nil, placeError("benchmarks.needle.haystack", err)
 		}
 		if len(all) == 0 {
 			return nil, badData("benchmarks.needle.haystack: %w", needle.ErrNoText)
@@ -151,7 +262,7 @@ func questionFiles(ctx context.Context, _ *Activities, raw json.RawMessage) (map
 	if err != nil {
 		return nil, err
 	}
-	files, err := openBenchmark(p)
+	files, err := openBenchmark(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -167,13 +278,13 @@ func questionFiles(ctx context.Context, _ *Activities, raw json.RawMessage) (map
 		}
 		file, err := f.from.Open(f.name)
 		if err != nil {
-			return nil, badData("benchmarks.%s: %w; it is one of the benchmark's own files", p.Benchmark, err)
+			return nil, placeError("benchmarks."+p.Benchmark, fmt.Errorf("%w; it is one of the benchmark's own files", err))
 		}
 		h := sha256.New()
 		_, err = io.Copy(h, file)
 		file.Close()
 		if err != nil {
-			return nil, badData("benchmarks.%s: %w", p.Benchmark, err)
+			return nil, placeError("benchmarks."+p.Benchmark, err)
 		}
 		digests[path.Base(f.name)] = "sha256:" + hex.EncodeToString(h.Sum(nil))
 		if p.Benchmark == datasets.BenchmarkNeedle { // two texts may have one base name
@@ -181,4 +292,20 @@ func questionFiles(ctx context.Context, _ *Activities, raw json.RawMessage) (map
 		}
 	}
 	return digests, nil
+}
+
+// openResults opens lm-evaluation-harness's results file.
+func openResults(ctx context.Context, where string) (fs.File, error) {
+	at, err := openPlace(ctx, where)
+	if err == nil && at.name == "" {
+		err = fmt.Errorf("%s is a directory; name the results file in it", where)
+	}
+	var f fs.File
+	if err == nil {
+		f, err = at.files.Open(at.name)
+	}
+	if err != nil {
+		return nil, placeError("benchmarks.short_tasks.results", err)
+	}
+	return f, nil
 }

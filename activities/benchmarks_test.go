@@ -1,12 +1,10 @@
 package activities
 
 import (
-	"archive/zip"
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -248,6 +246,31 @@ func TestScoresSayWhatIsMissing(t *testing.T) {
 	}
 }
 
+// The corrected score says why it is another one: in the manifest with its numbers, in the tables by a footnote.
+func TestCorrectedScoresSayWhatWasCorrected(t *testing.T) {
+	p := newTiny(t)
+	files := smallLongBench()
+	files[longbench.PromptFile], files[longbench.MaxLenFile] = `{"lcc":"{context}"}`, `{"lcc":9}`
+	files["data/lcc.jsonl"] = row("a", "", "Go on.", "#define A 1", "lcc", "null") + row("b", "", "Go on.", "int b;", "lcc", "null")
+	questions := p.make("questions", datasets.QuestionsParams{Benchmark: datasets.BenchmarkLongBench, Path: write(t, files), Datasets: []string{"lcc"}}, nil)
+	s := newService(t, func(string) string { return "#define A 1\nint b;" })
+	predictions := p.make("predictions", datasets.PredictionsStageParams{Answer: &datasets.AnswerParams{Benchmark: datasets.BenchmarkLongBench, Endpoint: s.endpoint("m")}}, refs{"questions": questions})
+	ref := p.make("scores", scoreParams(datasets.BenchmarkLongBench, "lcc"), refs{"questions": questions, "predictions": predictions})
+	if notes := strings.Join(p.manifest(ref).Notes, "\n"); !strings.Contains(notes, "lcc is 67.50 as the original scores it and 100.00 corrected: 1 samples differ (marked-code-line:") {
+		t.Errorf("notes %q", notes)
+	}
+	metrics := p.scores(ref).Metrics
+	for name, want := range map[string][]string{"longbench:lcc": nil, "longbench:lcc:corrected": {string(longbench.MarkedLine)}, "longbench:overall:corrected": {string(longbench.MarkedLine)}} {
+		if diff := cmp.Diff(want, metrics[name].Marks); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	text, err := reports.Render(reports.Text, reports.BenchmarkTable(&reports.Study{Name: "s", Cells: []reports.CellData{{Method: "m", Scores: metrics}}}))
+	if err != nil || !strings.Contains(string(text), "corrected: the original skips right code lines") {
+		t.Errorf("%v, the table does not tell why:\n%s", err, text)
+	}
+}
+
 func TestLongBenchEIsScoredByLength(t *testing.T) {
 	p := newTiny(t)
 	files := smallLongBench()
@@ -262,42 +285,14 @@ func TestLongBenchEIsScoredByLength(t *testing.T) {
 			got[name] = len(set.Samples)
 		}
 	}
-	want := map[string]int{"longbench-e:qasper": 2, "longbench-e:qasper:0-4k": 1, "longbench-e:qasper:8k+": 1, "longbench-e:single-doc QA": 2, "longbench-e:en": 2, "longbench-e:overall": 2}
+	want := map[string]int{"longbench-e:qasper": 2, "longbench-e:qasper:0-4k": 1, "longbench-e:qasper:8k+": 1, "longbench-e:single-doc QA": 2, "longbench-e:en": 2, "longbench-e:overall": 2,
+		"longbench-e:overall:0-4k": 1, "longbench-e:overall:8k+": 1}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 	if x := metrics["longbench-e:qasper:8k+"].Samples[0]; x.Value != 100 {
 		t.Errorf("the right answer scores %v", x.Value)
 	}
-}
-
-// The same questions from a directory and from an archive are the same result.
-func TestAnArchiveIsItsDirectory(t *testing.T) {
-	p := newTiny(t)
-	dir := write(t, smallLongBench())
-	var buf bytes.Buffer
-	z := zip.NewWriter(&buf)
-	for name, text := range smallLongBench() {
-		if w, err := z.Create(name); err != nil {
-			t.Fatal(err)
-		} else if _, err := io.WriteString(w, text); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
-	archive := filepath.Join(t.TempDir(), "data.zip")
-	if err := os.WriteFile(archive, buf.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	q := datasets.QuestionsParams{Benchmark: datasets.BenchmarkLongBench, Path: dir, Datasets: smallDatasets}
-	zipped := q
-	zipped.Path = archive
-	if a, b := p.call("questions", q, nil), p.call("questions", zipped, nil); a.Key != b.Key {
-		t.Error("their keys differ")
-	}
-	p.make("questions", zipped, nil)
 }
 
 func TestBadBenchmarksAreRefused(t *testing.T) {

@@ -1,12 +1,15 @@
 package activities
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
-	"os"
 	"slices"
 
 	"github.com/longalign/longalign-go/datasets"
@@ -20,22 +23,23 @@ import (
 )
 
 // scoreFiles are what scores depend on outside of the store: jieba's dictionary for Chinese, and the harness's results.
-func scoreFiles(_ context.Context, _ *Activities, raw json.RawMessage) (map[string]string, error) {
+func scoreFiles(ctx context.Context, _ *Activities, raw json.RawMessage) (map[string]string, error) {
 	p, err := decodeParams[datasets.ScoresStageParams](raw)
 	if err != nil || p.Benchmark == nil {
 		return nil, err
 	}
 	b := p.Benchmark
 	if b.Results != "" {
-		path, err := localPath(b.Results)
+		f, err := openResults(ctx, b.Results)
 		if err != nil {
-			return nil, badData("benchmarks.short_tasks.results: %w", err)
+			return nil, err
 		}
-		d, err := fileDigest(path)
-		if err != nil {
-			return nil, badData("benchmarks.short_tasks.results: %w", err)
+		defer f.Close()
+		h := sha256.New()
+		if _, err := io.Copy(h, f); err != nil {
+			return nil, placeError("benchmarks.short_tasks.results", err)
 		}
-		return map[string]string{"results": d}, nil
+		return map[string]string{"results": "sha256:" + hex.EncodeToString(h.Sum(nil))}, nil
 	}
 	if !slices.ContainsFunc(wantedDatasets(*b), longbench.Dataset.NeedsJieba) {
 		return nil, nil
@@ -319,19 +323,16 @@ func (s *benchmarkScores) shortTasks(ctx context.Context) error {
 			results = one
 		}
 	} else {
-		path, err := localPath(s.p.Results)
+		f, err := openResults(ctx, s.p.Results)
 		if err != nil {
-			return badData("benchmarks.short_tasks.results: %w", err)
-		}
-		f, err := os.Open(path)
-		if err != nil {
-			return badData("benchmarks.short_tasks.results: %w", err)
+			return err
 		}
 		defer f.Close()
-		if results, err = shorttasks.Read(f); err != nil {
+		var raw bytes.Buffer
+		if results, err = shorttasks.Read(io.TeeReader(f, &raw)); err != nil {
 			return badData("benchmarks.short_tasks.results: %s: %w", s.p.Results, err)
 		}
-		if err := s.j.putFile(ctx, "results.json", "application/json", path); err != nil {
+		if err := s.j.put(ctx, "results.json", "application/json", &raw); err != nil {
 			return err
 		}
 	}

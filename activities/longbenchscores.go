@@ -91,7 +91,9 @@ func (s *benchmarkScores) longBench() error {
 		results[d.Name] = result
 		s.j.manifest.Warnings = append(s.j.manifest.Warnings, result.Warnings...)
 		wanted, marks := s.wanted(d.RowsIn(b))
+		s.explain(&result)
 		for _, v := range longBenchVariants {
+			marks := unionOf(marks, reasons(&result, v))
 			s.set(longBenchMetric(b, d.Name, v), samplesOf(&result, v, nil), wanted, marks)
 			if b != longbench.LongBenchE {
 				continue
@@ -125,6 +127,32 @@ func longBenchMetric(b longbench.Benchmark, name, variant string) string {
 	return string(b) + ":" + name + variant
 }
 
+// reasons are the footnotes of corrected scores: the corrections that changed any of them.
+func reasons(r *longbench.Result, variant string) []string {
+	var marks []string
+	for _, c := range longbench.Corrections() {
+		if variant != "" && slices.ContainsFunc(r.Samples, func(x longbench.Sample) bool { return x.Reason == c }) {
+			marks = append(marks, string(c))
+		}
+	}
+	return marks
+}
+
+// explain notes by how much the corrected scores of a dataset differ from the compatible ones, and why.
+func (s *benchmarkScores) explain(r *longbench.Result) {
+	for _, c := range longbench.Corrections() {
+		n := 0
+		for _, x := range r.Samples {
+			if x.Reason == c {
+				n++
+			}
+		}
+		if n > 0 {
+			s.j.note("%s is %.2f as the original scores it and %.2f corrected: %d samples differ (%s: %s)", r.Dataset.Name, r.Compat, r.Corrected, n, c, c.Explain())
+		}
+	}
+}
+
 // samplesOf are the samples of one dataset that in accepts, in percent.
 func samplesOf(r *longbench.Result, variant string, in func(longbench.Sample) bool) []reports.Sample {
 	var out []reports.Sample
@@ -149,7 +177,7 @@ func samplesOf(r *longbench.Result, variant string, in func(longbench.Sample) bo
 
 // averages are the benchmark's means over datasets: every dataset counts alike, whatever its number of samples.
 func (s *benchmarkScores) averages(b longbench.Benchmark, results map[string]longbench.Result) {
-	add := func(name string, in func(longbench.Dataset) bool) {
+	add := func(name string, in func(longbench.Dataset) bool, bucket longbench.Bucket) {
 		for _, variant := range longBenchVariants {
 			var samples []reports.Sample
 			var marks []string
@@ -161,8 +189,8 @@ func (s *benchmarkScores) averages(b longbench.Benchmark, results map[string]lon
 				n, m := s.wanted(d.RowsIn(b))
 				wanted += n
 				if r, ok := results[d.Name]; ok {
-					marks = unionOf(marks, m)
-					for _, x := range samplesOf(&r, variant, nil) {
+					marks = unionOf(unionOf(marks, m), reasons(&r, variant))
+					for _, x := range samplesOf(&r, variant, func(x longbench.Sample) bool { return bucket == "" || x.Bucket == bucket }) {
 						x.Group = d.Name
 						samples = append(samples, x)
 					}
@@ -171,6 +199,9 @@ func (s *benchmarkScores) averages(b longbench.Benchmark, results map[string]lon
 			if len(samples) == 0 {
 				continue
 			}
+			if bucket != "" { // how many samples a bucket should have is not known
+				wanted = 0
+			}
 			s.set(longBenchMetric(b, name, variant), samples, wanted, marks)
 			if name == "overall" && b == longbench.LongBench && variant == "" {
 				s.set("LongBench Overall Average Score", samples, wanted, marks)
@@ -178,12 +209,18 @@ func (s *benchmarkScores) averages(b longbench.Benchmark, results map[string]lon
 		}
 	}
 	for _, c := range longBenchCategories {
-		add(string(c), func(d longbench.Dataset) bool { return d.Category == c })
+		add(string(c), func(d longbench.Dataset) bool { return d.Category == c }, "")
 	}
 	for _, l := range []longbench.Language{longbench.English, longbench.Chinese} {
-		add(string(l), func(d longbench.Dataset) bool { return d.Language == l || d.Language == longbench.CodeLanguage })
+		add(string(l), func(d longbench.Dataset) bool { return d.Language == l || d.Language == longbench.CodeLanguage }, "")
 	}
-	add("overall", func(longbench.Dataset) bool { return true })
+	all := func(longbench.Dataset) bool { return true }
+	add("overall", all, "")
+	if b == longbench.LongBenchE {
+		for _, bucket := range longbench.Buckets() {
+			add("overall:"+string(bucket), all, bucket)
+		}
+	}
 }
 
 var longBenchCategories = []longbench.Category{longbench.SingleDocQA, longbench.MultiDocQA, longbench.Summarization, longbench.FewShot, longbench.Synthetic, longbench.Code}

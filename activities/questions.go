@@ -115,7 +115,7 @@ func runQuestions(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	files, err := openBenchmark(p)
+	files, err := openBenchmark(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -144,7 +144,7 @@ func runQuestions(ctx context.Context, j *job) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return badData("benchmarks.%s: %w", p.Benchmark, err)
+		return placeError("benchmarks."+p.Benchmark, err)
 	}
 	return w.finish()
 }

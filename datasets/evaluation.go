@@ -21,7 +21,8 @@ const (
 const OfflineJudge = "offline"
 
 // BenchmarksParams say which benchmarks a trained model goes through. Each is optional. Their texts and prompts are the benchmarks'
-// own files, given by the user.
+// own files, given by the user: each path is a directory, a zip archive of one, or a single file where one is enough, on the worker's
+// disk or below s3://bucket/prefix.
 type BenchmarksParams struct {
 	// Predictor is who answers: a named endpoint, or, by default, each cell's checkpoint through our engine.
 	Predictor string `json:"predictor,omitempty"`

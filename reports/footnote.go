@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/longalign/longalign-go/datasets/longbench"
 )
 
 // Footnote is a remark that cells, rows, columns or tables refer to by ID.
@@ -50,9 +52,12 @@ func StandardFootnotes() []Footnote {
 	}
 }
 
-// definitions maps footnote IDs to their texts; the table's own win.
+// definitions maps footnote IDs to their texts; the table's own win. Scores of LongBench may be marked with what was corrected.
 func (t *Table) definitions() map[string]string {
 	defs := map[string]string{}
+	for _, c := range longbench.Corrections() {
+		defs[string(c)] = "corrected: " + c.Explain()
+	}
 	for _, f := range StandardFootnotes() {
 		defs[f.ID] = f.Text
 	}

@@ -128,7 +128,7 @@ func TestParamsThatMakeNoSenseAreRefused(t *testing.T) {
 	}{
 		"an unknown kind":    {Params{Kind: "poster"}, `kind: "poster" is not known`},
 		"no devices":         {Params{Devices: -1}, "must be at least 1"},
-		"an unknown mark":    {Params{Marks: []string{"small"}}, `marks.0: "small" is not known; use exact`},
+		"an unknown mark":    {Params{Marks: []string{"small"}}, `marks.0: "small" is not known; use `},
 		"a bad expectation":  {Params{Expected: []Expectation{{Metric: "loss", A: "a", B: "b"}}}, `direction "" is not known`},
 		"a metric of itself": {Params{Expected: []Expectation{{Metric: "loss", A: "a", B: "a", Direction: "equal"}}}, "with itself"},
 	} {

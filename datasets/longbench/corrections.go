@@ -31,6 +31,11 @@ const (
 	DuplicateRow Correction = "duplicate-row"
 )
 
+// Corrections lists them all.
+func Corrections() []Correction {
+	return []Correction{RecursionLimit, SkippedClass, Autojunk, MarkedLine, DuplicateRow}
+}
+
 // Explain says what the correction changes, in one sentence.
 func (c Correction) Explain() string {
 	switch c {
