@@ -18,38 +18,57 @@ import (
 
 func newLineageCommand() *cobra.Command {
 	var s storeCommand
-	var cell, document string
+	var o lineageOptions
 	c := &cobra.Command{
 		Use:   "lineage ID|REF",
-		Short: "Lead from a cell to its documents, and from a document to the cells",
+		Short: "Lead from a table's cell to the documents, and from a document to the cells",
 		Long: `lineage follows a run through the store, both ways.
 
-  --cell NAME      the results the cell rests on, and the documents its model was trained and tested on
-  --document NAME  the instructions about the document, the optimizer steps that trained on them, and how each cell scored
-                   on them; the name of a file stands for all of its parts
+  --cell NAME      the results that a cell of the study rests on, and the documents its model was trained and tested on
+  --table NAME     the results that a table's values were computed from, down to the documents; --row and --column choose among them
+  --document NAME  the instructions about the document, the optimizer steps that trained on them, how each cell scored on them,
+                   and the values of the report that it bears on; the name of a file stands for all of its parts
+  --sample ID      a benchmark's sample in each cell: question, answer, judgments, scores
 
 A result, as explain prints it (tokens/3f2a91c07d1b/1), is followed one step each way, and to the runs that used it.`,
 		Example: `  starter lineage demo-3f2a91c07d1b --cell packing/seed=1
+  starter lineage demo-3f2a91c07d1b --table method --row naive --column all
   starter lineage demo-3f2a91c07d1b --document strings/builder.go
   starter lineage tokens/3f2a91c07d1b`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if o.table == "" && (o.row != "" || o.column != "") {
+				return usageError{errors.New("--row and --column choose among the values of a --table")}
+			}
 			return s.with(c.Context(), c.ErrOrStderr(), func(store *artifact.Store) error {
 				if strings.Contains(args[0], "/") {
-					if cell != "" || document != "" {
-						return usageError{errors.New("--cell and --document belong to a run, not to a single result")}
+					if o != (lineageOptions{}) {
+						return usageError{errors.New("the flags belong to a run, not to a single result")}
 					}
 					return uses(c.Context(), store, args[0], s.json, c.OutOrStdout())
 				}
-				return trace(c.Context(), store, args[0], cell, document, s.json, c.OutOrStdout())
+				switch {
+				case o.table != "":
+					return foundations(c.Context(), store, args[0], o, s.json, c.OutOrStdout())
+				case o.sample != "":
+					return samples(c.Context(), store, args[0], o, s.json, c.OutOrStdout())
+				}
+				return trace(c.Context(), store, args[0], o.cell, o.document, s.json, c.OutOrStdout())
 			})
 		},
 	}
 	s.flags(c)
-	c.Flags().StringVar(&cell, "cell", "", "only this cell of the run")
-	c.Flags().StringVar(&document, "document", "", "only this document, or file of documents")
+	c.Flags().StringVar(&o.cell, "cell", "", "only this cell of the run")
+	c.Flags().StringVar(&o.document, "document", "", "only this document, or file of documents")
+	c.Flags().StringVar(&o.table, "table", "", "the values of this table")
+	c.Flags().StringVar(&o.row, "row", "", "with --table: only rows whose name contains this")
+	c.Flags().StringVar(&o.column, "column", "", "with --table: only columns whose name contains this")
+	c.Flags().StringVar(&o.sample, "sample", "", "this sample of a benchmark")
 	return c
 }
+
+// lineageOptions say what is followed.
+type lineageOptions struct{ cell, document, table, row, column, sample string }
 
 func uses(ctx context.Context, store *artifact.Store, name string, asJSON bool, stdout io.Writer) error {
 	u, err := activities.UsesOf(ctx, store, name)
@@ -91,17 +110,29 @@ func trace(ctx context.Context, store *artifact.Store, id, cell, document string
 	if err != nil {
 		return err
 	}
-	if asJSON {
-		return printJSON(stdout, traces)
+	var leads []activities.TableCell
+	if document != "" && run.Tables != nil {
+		// A run whose tables cannot be read still tells of the document.
+		if study, err := activities.ReadStudy(ctx, store, *run.Tables, run); err == nil {
+			leads = activities.LeadsTo(run, study, traces)
+		}
 	}
-	found := false
+	if asJSON {
+		if document == "" {
+			return printJSON(stdout, traces)
+		}
+		return printJSON(stdout, map[string]any{"cells": traces, "leads_to": leads})
+	}
+	found := slices.ContainsFunc(traces, func(t activities.CellTrace) bool { return len(t.Documents) > 0 })
 	for _, t := range traces {
+		if document != "" && len(t.Documents)+len(t.Problems) == 0 {
+			continue
+		}
 		fmt.Fprintf(stdout, "%s\n", t.Cell)
 		if document == "" {
 			printChain(stdout, t)
 		}
 		for _, d := range t.Documents {
-			found = true
 			// A study without a question about a document would list thousands: they are counted above.
 			if document != "" || cell != "" {
 				printDocument(stdout, d)
@@ -113,6 +144,9 @@ func trace(ctx context.Context, store *artifact.Store, id, cell, document string
 	}
 	if document != "" && !found {
 		return fmt.Errorf("run %s has no document %q; starter lineage %s --cell CELL lists them", id, document, id)
+	}
+	if len(leads) > 0 {
+		printLeads(stdout, leads)
 	}
 	return nil
 }
