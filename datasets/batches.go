@@ -1,10 +1,6 @@
 package datasets
 
-import (
-	"fmt"
-	"math"
-	"slices"
-)
+import "slices"
 
 // Method names how sequences become micro-batches.
 type Method string
@@ -102,6 +98,9 @@ type BatchesParams struct {
 	ComputeWidth int `yaml:"compute_width,omitempty" json:"compute_width,omitempty"`
 	// Compat is empty or CompatTHUDM.
 	Compat string `yaml:"compat,omitempty" json:"compat,omitempty"`
+	// Block is how many sequences of an epoch's shuffled order are planned together, each such block as an epoch of its own: blocks are
+	// planned at once, on as many cores and workers as there are. 0 means 1,048,576; an epoch of fewer than twice as many is one block.
+	Block int `yaml:"block,omitempty" json:"block,omitempty"`
 }
 
 // Defaults returns p with unset fields filled in. Fields that p's method does not use stay
@@ -174,6 +173,10 @@ func (p BatchesParams) Validate() error {
 		return paramError("compute_width", "%d must be at least 1", p.ComputeWidth)
 	case p.Balance == BalanceCompute && p.SequencesPerStep == 0 && p.Packing != PackingDefault:
 		return paramError("balance", "only the default packing deals packs to steps; remove packing: %s or balance: compute", p.Packing)
+	case p.Block < 0:
+		return paramError("block", "%d is negative", p.Block)
+	case p.Compat == CompatTHUDM && p.Block > 0:
+		return paramError("block", "compat: thudm plans epochs whole; remove it")
 	case p.Compat != "" && p.Compat != CompatTHUDM:
 		return paramError("compat", "%q is not known; use thudm or leave it out", p.Compat)
 	case p.Compat == CompatTHUDM && p.SequencesPerStep > 0:
@@ -191,7 +194,8 @@ func (o OverLength) known() bool {
 // Displacement bounds how far the default packing moves a sequence from its shuffled place, in
 // packs: when a sequence's turn comes and o packs have been opened, the pack it trains in
 // stands at most Displacement places from o. A pack is open while at most maxPackAge others are opened,
-// at most openPacks are open at once, and dealing moves a pack by less than windowSteps steps.
+// at most openPacks are open at once, and dealing moves a pack by less than windowSteps steps. Packs are counted within the
+// sequence's block, which no sequence leaves.
 func (p BatchesParams) Displacement() int {
 	return openPacks + maxPackAge + windowSteps*p.BatchSize
 }
@@ -200,59 +204,6 @@ func (p BatchesParams) Displacement() int {
 // A layer of width d spends about 24 d² multiply-adds on a token and, causally, 2 d n² on attention.
 func (p BatchesParams) cost(n int32) float64 {
 	return float64(n) + float64(n)*float64(n)/(12*float64(p.ComputeWidth))
-}
-
-// NewPlan plans one epoch (0, 1, …) over sequences of the given lengths in tokens. The
-// plan is a function of lengths, p and epoch alone; it knows nothing of devices.
-//
-// Randomness is Shuffle's: PCG seeded with p.Seed and the epoch.
-func NewPlan(lengths []int, p BatchesParams, epoch int) (Plan, error) {
-	p = p.Defaults()
-	if err := p.Validate(); err != nil {
-		return Plan{}, fmt.Errorf("plan: %w", err)
-	}
-	if len(lengths) == 0 {
-		return Plan{}, fmt.Errorf("plan: there are no sequences")
-	}
-	if len(lengths) > math.MaxInt32 {
-		return Plan{}, fmt.Errorf("plan: %d sequences are more than %d; plan in shards", len(lengths), math.MaxInt32)
-	}
-	rng := NewRand(p.Seed, uint64(epoch))
-	if p.Compat == CompatTHUDM {
-		return thudmPlan(lengths, p, rng)
-	}
-	plan := Plan{Method: p.Method, MaxLength: p.MaxLength, OverLength: p.OverLength}
-	clipped := make([]int32, len(lengths))
-	for i, n := range lengths {
-		switch {
-		case n < 1:
-			return Plan{}, fmt.Errorf("plan: sequence %d has %d tokens; every sequence needs at least one", i, n)
-		case n <= p.MaxLength:
-			clipped[i] = int32(n)
-		case p.OverLength == ErrorOverLength:
-			return Plan{}, &OverLengthError{Sequence: i, Length: n, MaxLength: p.MaxLength}
-		case p.OverLength == DropOverLength:
-			plan.Dropped = append(plan.Dropped, int32(i))
-		default:
-			clipped[i] = int32(p.MaxLength)
-		}
-	}
-	if len(plan.Dropped) == len(lengths) {
-		return Plan{}, fmt.Errorf("plan: all %d sequences are longer than max_length %d; raise it or set over_length: truncate-right", len(lengths), p.MaxLength)
-	}
-	order := make([]int32, 0, len(lengths)-len(plan.Dropped))
-	for i, n := range clipped {
-		if n > 0 {
-			order = append(order, int32(i))
-		}
-	}
-	Shuffle(rng, order)
-	if p.Method == MethodPacking {
-		plan.pack(order, clipped, p, rng)
-	} else {
-		plan.pad(order, clipped, p, rng)
-	}
-	return plan, nil
 }
 
 // pad fills in the steps of a naive or sorted plan.

@@ -219,7 +219,8 @@ func TestDefaultPackingMovesSequencesOnlySoFar(t *testing.T) {
 	}
 	rng := NewRand(p.Seed, 0)
 	Shuffle(rng, order)
-	_, turns := bestFit(order, clipped, p.MaxLength)
+	turns := make([]int, len(lengths))
+	bestFit(order, clipped, p.MaxLength, func(id int32, opened int) { turns[id] = opened })
 	plan, err := NewPlan(lengths, p, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -227,7 +228,7 @@ func TestDefaultPackingMovesSequencesOnlySoFar(t *testing.T) {
 	furthest := 0
 	for m := range plan.MicroBatchEnds {
 		for _, id := range plan.MicroBatch(m) {
-			furthest = max(furthest, m-int(turns[id]), int(turns[id])-m)
+			furthest = max(furthest, m-turns[id], turns[id]-m)
 		}
 	}
 	if bound := p.Displacement(); furthest > bound {

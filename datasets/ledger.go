@@ -89,24 +89,46 @@ func (l *Ledger) Drop(n int) {
 	l.Dropped += int64(n)
 }
 
-// Ledger accounts for one epoch of p over seqs.
+// CountedSource is a SequenceSource that knows the tokens and the targets of a sequence without reading it.
+type CountedSource interface {
+	SequenceSource
+	Counts(id int) (tokens, targets int)
+}
+
+// Ledger accounts for one epoch of p over seqs. Of a CountedSource it reads only the sequences that p cuts.
 func (p Plan) Ledger(seqs SequenceSource) (Ledger, error) {
 	var l Ledger
+	counted, _ := seqs.(CountedSource)
+	enter := func(id int32) (kept int, err error) {
+		if counted != nil && int(id) < counted.Len() {
+			if n, targets := counted.Counts(int(id)); n > 0 && (p.MaxLength == 0 || n <= p.MaxLength) {
+				l.Input += int64(n)
+				l.Trained += int64(targets)
+				l.Prompt += int64(n - targets)
+				return n, nil
+			}
+		}
+		s, err := seqs.Sequence(int(id))
+		if err != nil {
+			return 0, err
+		}
+		cut, err := p.cut(id, s)
+		if err != nil {
+			return 0, err
+		}
+		l.Kept(len(s.IDs), cut)
+		return len(cut.IDs), nil
+	}
 	for m := range p.MicroBatchEnds {
 		longest, rows := 0, p.MicroBatch(m)
 		var real int64
 		for _, id := range rows {
-			s, err := seqs.Sequence(int(id))
+			n, err := enter(id)
 			if err != nil {
 				return Ledger{}, fmt.Errorf("token ledger: %w", err)
 			}
-			kept, err := p.cut(id, s)
-			if err != nil {
-				return Ledger{}, fmt.Errorf("token ledger: %w", err)
-			}
-			l.Kept(len(s.IDs), kept)
-			longest = max(longest, len(kept.IDs))
-			real += int64(len(kept.IDs))
+			longest = max(longest, n)
+			real += int64(n)
 		}
 		computed := real
 		if !p.Packed() {
@@ -116,6 +138,11 @@ func (p Plan) Ledger(seqs SequenceSource) (Ledger, error) {
 		l.Padding += computed - real
 	}
 	for _, id := range p.Dropped {
+		if counted != nil && int(id) < counted.Len() {
+			n, _ := counted.Counts(int(id))
+			l.Drop(n)
+			continue
+		}
 		s, err := seqs.Sequence(int(id))
 		if err != nil {
 			return Ledger{}, fmt.Errorf("token ledger: %w", err)

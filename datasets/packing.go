@@ -44,7 +44,7 @@ func (plan *Plan) pack(order, lengths []int32, p BatchesParams, rng *Rand) {
 	case PackingBestFitDecreasing:
 		packs = newRoomIndex(p.MaxLength).bestFitDecreasing(order, lengths)
 	default:
-		packs, _ = bestFit(order, lengths, p.MaxLength)
+		packs = bestFit(order, lengths, p.MaxLength, nil)
 	}
 	ranks := ascending(packs.len())
 	switch {
@@ -80,7 +80,7 @@ func (plan *Plan) packSteps(order, lengths []int32, p BatchesParams) {
 		case PackingNextFit:
 			packs = nextFit(step, lengths, p.MaxLength)
 		case PackingBestFit:
-			packs, _ = bestFit(step, lengths, p.MaxLength)
+			packs = bestFit(step, lengths, p.MaxLength, nil)
 		default:
 			packs = index.bestFitDecreasing(step, lengths)
 		}
@@ -120,11 +120,10 @@ type openPack struct {
 
 // bestFit puts each sequence into the open pack it fills best. When it fits none, a new pack
 // opens; the fullest one closes if there are openPacks, and any that became maxPackAge packs old.
-// Packs stand in the order they closed; turns[id] is the number of packs opened when the
-// sequence was placed.
-func bestFit(order, lengths []int32, capacity int) (packs groups, turns []int32) {
+// Packs stand in the order they closed; placed, which may be nil, is told of each sequence and the number of packs opened
+// by then.
+func bestFit(order, lengths []int32, capacity int, placed func(id int32, opened int)) (packs groups) {
 	packs.ids = make([]int32, 0, len(order))
-	turns = make([]int32, len(lengths))
 	open := make([]openPack, 0, openPacks)
 	opened := 0
 	closePack := func(i int) []int32 {
@@ -157,13 +156,15 @@ func bestFit(order, lengths []int32, capacity int) (packs groups, turns []int32)
 		}
 		open[best].ids = append(open[best].ids, id)
 		open[best].room -= n
-		turns[id] = int32(opened)
+		if placed != nil {
+			placed(id, opened)
+		}
 		if open[best].room == 0 {
 			closePack(best)
 		}
 	}
 	closeRest(&packs, open, lengths, capacity)
-	return packs, turns
+	return packs
 }
 
 // closeRest closes the packs open at the end of an epoch, packed anew longest first where that

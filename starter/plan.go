@@ -79,6 +79,7 @@ step (packing). --stats prints one object about the plan instead.`,
 	f.IntVar(&epoch, "epoch", 0, "epoch to plan, from 0")
 	f.StringVar((*string)(&p.OverLength), "over-length", string(datasets.TruncateRight), "truncate-right, truncate-middle, drop or error")
 	f.StringVar((*string)(&p.Balance), "balance", "", "what packing makes even: tokens or compute")
+	f.IntVar(&p.Block, "block", 0, "sequences planned together; 1048576 if not given")
 	f.StringVar(&p.Compat, "compat", "", "thudm: leave out what the published code leaves out")
 	f.BoolVar(&stats, "stats", false, "print statistics instead of the plan")
 	if err := cmd.MarkFlagRequired("lengths"); err != nil {

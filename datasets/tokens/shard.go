@@ -15,6 +15,7 @@ package tokens
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -120,51 +121,86 @@ func (s *Writer) Close() error {
 	return nil
 }
 
-// Shard reads a shard from memory, usually a memory map. It is safe for concurrent use.
+// Shard reads a shard. It is safe for concurrent use.
 type Shard struct {
-	data  []byte
+	data  []byte      // header and tokens, usually a memory map; nil where they are read when asked for
+	from  io.ReaderAt // the shard, where data is nil
 	index []byte
 }
 
 // Open checks the structure of a shard and gives access to it. It reads the index, not
 // the tokens; data must stay valid while the shard is used.
 func Open(data []byte) (*Shard, error) {
-	size := uint64(len(data))
+	s, err := OpenAt(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return nil, err
+	}
+	end := len(data) - footerSize
+	s.from, s.index = nil, data[end-len(s.index):end]
+	s.data = data[: end-len(s.index) : end-len(s.index)]
+	return s, nil
+}
+
+// OpenAt is Open for a shard of size bytes that is elsewhere: only its index is read into memory, and a sequence's tokens when they are
+// asked for. from must stay valid while the shard is used.
+func OpenAt(from io.ReaderAt, size int64) (*Shard, error) {
 	if size < headerSize+footerSize {
 		return nil, formatError("%d bytes are too few", size)
 	}
-	footer := data[size-footerSize:]
-	if string(data[:8]) != magic || string(footer[24:]) != magic {
+	header, footer := make([]byte, headerSize), make([]byte, footerSize)
+	if err := readAt(from, header, 0); err != nil {
+		return nil, err
+	}
+	if err := readAt(from, footer, size-footerSize); err != nil {
+		return nil, err
+	}
+	if string(header[:8]) != magic || string(footer[24:]) != magic {
 		return nil, formatError("the magic %q is missing", magic)
 	}
-	if v := binary.LittleEndian.Uint32(data[8:]); v != version {
+	if v := binary.LittleEndian.Uint32(header[8:]); v != version {
 		return nil, formatError("version %d is not known, only %d", v, version)
 	}
 	at, n, tokens := binary.LittleEndian.Uint64(footer), binary.LittleEndian.Uint64(footer[8:]), binary.LittleEndian.Uint64(footer[16:])
-	if at < headerSize || at > size-footerSize || (size-footerSize-at)%entrySize != 0 || (size-footerSize-at)/entrySize != n {
+	end := uint64(size) - footerSize
+	if at < headerSize || at > end || (end-at)%entrySize != 0 || (end-at)/entrySize != n {
 		return nil, formatError("the index of %d sequences does not fit into %d bytes from %d", n, size, at)
 	}
-	s := &Shard{data: data[:at:at], index: data[at : size-footerSize]}
+	s := &Shard{from: from, index: make([]byte, end-at)}
+	if err := readAt(from, s.index, int64(at)); err != nil {
+		return nil, err
+	}
+	return s, s.checkIndex(at, tokens)
+}
+
+func readAt(from io.ReaderAt, b []byte, at int64) error {
+	if n, err := from.ReadAt(b, at); err != nil && n < len(b) {
+		return fmt.Errorf("read token shard: %w", err)
+	}
+	return nil
+}
+
+// checkIndex says whether the sequences lie one after the other up to the index at at, and have that many tokens.
+func (s *Shard) checkIndex(at, tokens uint64) error {
 	offset, sum := uint64(headerSize), uint64(0)
 	for i := range s.Len() {
 		start, length := s.entry(i)
 		targets := binary.LittleEndian.Uint32(s.index[i*entrySize+12:])
 		if start != offset || length == 0 || length > math.MaxInt32 || uint64(length)*8 > at-offset {
-			return nil, formatError("sequence %d of %d tokens at %d does not fit", i, length, start)
+			return formatError("sequence %d of %d tokens at %d does not fit", i, length, start)
 		}
 		if targets >= length {
-			return nil, formatError("sequence %d has %d targets in %d tokens", i, targets, length)
+			return formatError("sequence %d has %d targets in %d tokens", i, targets, length)
 		}
 		if w := s.Weight(i); !(w >= 0 && w <= math.MaxFloat32) {
-			return nil, formatError("sequence %d has weight %v", i, w)
+			return formatError("sequence %d has weight %v", i, w)
 		}
 		offset += uint64(length) * 8
 		sum += uint64(length)
 	}
 	if offset != at || sum != tokens {
-		return nil, formatError("%d tokens are there, the footer says %d", sum, tokens)
+		return formatError("%d tokens are there, the footer says %d", sum, tokens)
 	}
-	return s, nil
+	return nil
 }
 
 func (s *Shard) entry(i int) (offset uint64, length uint32) {
@@ -199,9 +235,18 @@ func (s *Shard) Sequence(i int) (datasets.Sequence, error) {
 		return datasets.Sequence{}, fmt.Errorf("sequence %d does not exist, the shard has %d", i, s.Len())
 	}
 	offset, length := s.entry(i)
+	var raw []byte
+	if s.data != nil {
+		raw = s.data[offset : offset+8*uint64(length)]
+	} else {
+		raw = make([]byte, 8*uint64(length))
+		if err := readAt(s.from, raw, int64(offset)); err != nil {
+			return datasets.Sequence{}, err
+		}
+	}
 	both := make([]int32, 2*length)
 	for t := range both {
-		both[t] = int32(binary.LittleEndian.Uint32(s.data[offset+4*uint64(t):]))
+		both[t] = int32(binary.LittleEndian.Uint32(raw[4*t:]))
 	}
 	return datasets.Sequence{IDs: both[:length:length], Labels: both[length:]}, nil
 }
@@ -274,6 +319,15 @@ func (s *Set) Sequence(id int) (datasets.Sequence, error) {
 		return datasets.Sequence{}, err
 	}
 	return shard.Sequence(i)
+}
+
+// Counts returns the tokens and targets of sequence id, from the index.
+func (s *Set) Counts(id int) (tokens, targets int) {
+	shard, i, err := s.At(id)
+	if err != nil {
+		return 0, 0
+	}
+	return shard.Length(i), shard.Targets(i)
 }
 
 // Lengths returns the lengths of all sequences, from the indexes alone.
