@@ -213,12 +213,11 @@ func (r *Rehearsal) training(ctx context.Context, j *job, f *Foreseen) (*llama.C
 		if err != nil {
 			return config, err
 		}
-		set, closeSet, err := j.sequences(ctx, "tokens")
+		set, err := j.sequenceIndex(ctx, "tokens")
 		if err != nil {
 			return config, err
 		}
 		longest = longestMicroBatch(plans, set)
-		closeSet()
 		f.Forecast.Steps, f.Forecast.Tokens = report.Steps, report.Ledger.Computed
 		options.Steps = max(1, report.Steps)
 	}

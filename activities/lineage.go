@@ -250,15 +250,13 @@ func (t *tracer) training(ctx context.Context) error {
 // steps calls visit with the number that the tokens stage gave a sequence's origin, and each step that the sequence is in.
 func (t *tracer) steps(ctx context.Context, tokens, batches string, visit func(number, step int)) error {
 	var set *tokenset.Set
-	var closeSet func()
 	err := t.as("tokens", tokens, func() (err error) {
-		set, closeSet, err = t.sequences(ctx, "tokens")
+		set, err = t.sequenceIndex(ctx, "tokens")
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	defer closeSet()
 	plans, _, err := t.plans(ctx, batches)
 	if err != nil {
 		return err

@@ -172,5 +172,5 @@ func (a *Activities) aside() (copyOf *Activities, remove func() error, err error
 		return nil, nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	store := artifact.New(artifact.Overlay(a.Store.Backend(), top), a.Store.URI())
-	return &Activities{Store: store, OpenDevice: a.OpenDevice, Scratch: a.Scratch}, func() error { return os.RemoveAll(dir) }, nil
+	return &Activities{Store: store, OpenDevice: a.OpenDevice, Scratch: a.Scratch, ShardItems: a.ShardItems}, func() error { return os.RemoveAll(dir) }, nil
 }

@@ -64,12 +64,20 @@ const shardsAtOnce = 200
 
 // division says how a stage's work is divided.
 type division struct {
-	// size is how many items make a shard; 0 means that the work is not divided.
+	// size is how many items make a shard.
 	size func(params json.RawMessage) (int, error)
 	// items are what is divided, in order.
 	items func(ctx context.Context, j *job) (iter.Seq2[any, error], error)
 	// join makes the stage's outputs from those of its shards.
 	join func(ctx context.Context, j *job, shards []*artifact.Manifest) error
+}
+
+// shardSize is how many items make a shard, by a division's own size.
+func (a *Activities) shardSize(size func(json.RawMessage) (int, error), params json.RawMessage) (int, error) {
+	if a.ShardItems > 0 {
+		return a.ShardItems, nil
+	}
+	return size(params)
 }
 
 // shard is the part of a stage's work that a job does.
@@ -131,15 +139,9 @@ func (a *Activities) runDivisible(ctx context.Context, call Call) (Outcome, erro
 	if m, err := a.Store.FindManifest(ctx, call.Stage, call.Key); err == nil {
 		return Outcome{Ref: m.Ref()}, nil
 	}
-	size, err := s.division.size(call.Params)
+	size, err := a.shardSize(s.division.size, call.Params)
 	if err != nil {
 		return Outcome{}, err
-	}
-	if a.ShardItems > 0 && size > 0 {
-		size = a.ShardItems
-	}
-	if size == 0 {
-		return whole()
 	}
 	parts, err := a.split(ctx, s, call, size)
 	if err != nil {

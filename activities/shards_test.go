@@ -27,7 +27,7 @@ func (p *tiny) divided(call Call, items int) *artifact.Manifest {
 		p.t.Fatal(err)
 	}
 	if o.Shards == nil || o.Shards.Count < 3 {
-		p.t.Fatalf("the stage was not divided into three or more: %+v", o.Shards)
+		p.t.Fatalf("the stage was not divided into three or more: %+v (%s)", o.Shards, call.Params)
 	}
 	call.Shards = o.Shards
 	for i := range o.Shards.Count {
@@ -53,32 +53,103 @@ func lasting(m *artifact.Manifest) map[string]string {
 }
 
 func TestShardsJoinToWhatOneActivityMakes(t *testing.T) {
-	whole := newTiny(t)
-	m := whole.upToBatches()
-	parts := newTiny(t)
+	whole, parts := newTiny(t), newTiny(t)
 	parts.docs = whole.docs
-	documents := parts.make("documents", parts.documentsParams(), nil)
-	tokenizer := parts.make("tokenizer", tokenizerParams, map[string]artifact.Ref{"documents": documents})
+	documents := whole.make("documents", whole.documentsParams(), nil)
+	parts.make("documents", parts.documentsParams(), nil)
+	tokenizer := whole.make("tokenizer", tokenizerParams, map[string]artifact.Ref{"documents": documents})
+	parts.make("tokenizer", tokenizerParams, map[string]artifact.Ref{"documents": documents})
+	// both makes a result in one activity and in shards, and returns it.
+	both := func(name, stage string, params any, in map[string]artifact.Ref, items int) artifact.Ref {
+		t.Helper()
+		call := parts.call(stage, params, in)
+		got := parts.divided(call, items)
+		whole.ShardItems = items
+		ref, err := whole.Run(t.Context(), call)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := whole.manifest(ref)
+		for what, pair := range map[string][2]any{
+			"key": {want.Key, got.Key}, "outputs": {lasting(want), lasting(got)}, "counts": {want.Counts, got.Counts},
+			"notes": {want.Notes, got.Notes}, "inputs": {want.Inputs, got.Inputs}, "ledger": {string(want.Ledger), string(got.Ledger)},
+		} {
+			if diff := cmp.Diff(pair[0], pair[1]); diff != "" {
+				t.Errorf("%s, %s: %s", name, what, diff)
+			}
+		}
+		return got.Ref()
+	}
 	in := map[string]artifact.Ref{"documents": documents, "tokenizer": tokenizer}
-	instructions := parts.divided(parts.call("instructions", teacherParams, in), 3)
-	want := whole.manifest(m.instructions)
-	for name, pair := range map[string][2]any{
-		"key": {want.Key, instructions.Key}, "outputs": {lasting(want), lasting(instructions)}, "counts": {want.Counts, instructions.Counts},
-		"notes": {want.Notes, instructions.Notes}, "inputs": {want.Inputs, instructions.Inputs},
+	instructions := both("instructions", "instructions", teacherParams, in, 3)
+	both("tokens", "tokens", tokensParams, map[string]artifact.Ref{"instructions": instructions, "tokenizer": tokenizer}, 2)
+	pretraining := datasets.TokensStageParams{FromDocuments: true}
+	pretraining.MaxLength = 64
+	all := both("pre-training", "tokens", pretraining, in, 1)
+	n := parts.manifest(all).Counts["tokens"]
+	for _, most := range []int64{n, n - 1, n * 4 / 5, n / 64 * 64, n/64*64 - 1} {
+		pretraining.MaxTokens = most
+		both(fmt.Sprintf("pre-training on %d tokens", most), "tokens", pretraining, in, 1)
+	}
+	for name, p := range map[string]datasets.BatchesParams{
+		"packing": {Block: 6}, "sorted": {Method: datasets.MethodSorted, SequencesPerStep: 3, Block: 6}, "dropping": {OverLength: datasets.DropOverLength, MaxLength: 63, Block: 2},
 	} {
-		if diff := cmp.Diff(pair[0], pair[1]); diff != "" {
-			t.Errorf("instructions, %s: %s", name, diff)
+		p.BatchSize, p.Epochs, p.Seed = 2, 3, 5
+		for _, items := range []int{1, 2} {
+			p.Seed++ // another key
+			both(fmt.Sprintf("%s, %d blocks a shard", name, items), "batches", p, map[string]artifact.Ref{"tokens": all}, items)
 		}
 	}
-	wantTokens := whole.manifest(m.tokens)
-	tokens := parts.divided(Call{Stage: "tokens", Params: wantTokens.Params, Key: wantTokens.Key, Inputs: map[string]artifact.Ref{"instructions": instructions.Ref(), "tokenizer": tokenizer}}, 2)
-	for name, pair := range map[string][2]any{
-		"key": {wantTokens.Key, tokens.Key}, "outputs": {lasting(wantTokens), lasting(tokens)}, "counts": {wantTokens.Counts, tokens.Counts},
-		"ledger": {string(wantTokens.Ledger), string(tokens.Ledger)},
-	} {
-		if diff := cmp.Diff(pair[0], pair[1]); diff != "" {
-			t.Errorf("tokens, %s: %s", name, diff)
+}
+
+// TestPretrainingKeepsItsOrder pins what documents were pre-trained on in which order: finished runs rest on it.
+func TestPretrainingKeepsItsOrder(t *testing.T) {
+	p := newTiny(t)
+	documents := p.make("documents", p.documentsParams(), nil)
+	tokenizer := p.make("tokenizer", tokenizerParams, map[string]artifact.Ref{"documents": documents})
+	in := map[string]artifact.Ref{"documents": documents, "tokenizer": tokenizer}
+	params := datasets.TokensStageParams{FromDocuments: true}
+	params.MaxLength = 64
+	call := p.call("tokens", params, in)
+	ref, err := p.Run(t.Context(), call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	call.Inputs = map[string]artifact.Ref{"tokens": ref, "documents": documents, "tokenizer": tokenizer}
+	j := &job{a: p.Activities, call: call, dir: t.TempDir()}
+	tok, err := j.tokenizer(t.Context(), "tokenizer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var texts []string
+	for d, err := range j.documents(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
 		}
+		if d.Split == datasets.SplitTrain {
+			texts = append(texts, d.Text)
+		}
+	}
+	datasets.Shuffle(datasets.NewRand(0, 0x70726574), texts)
+	var want, got []int32
+	eos, _ := tok.EOS()
+	for _, text := range texts {
+		want = append(append(want, tok.EncodeOrdinary(text)...), eos)
+	}
+	set, closeSet, err := j.sequences(t.Context(), "tokens")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeSet()
+	for i := range set.Len() {
+		s, err := set.Sequence(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, s.IDs...)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

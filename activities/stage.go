@@ -31,7 +31,7 @@ type Activities struct {
 	// Endpoints are the language models that stages ask.
 	Endpoints llm.Pool
 	// ShardItems and ShardWindow replace the stages' own sizes of shards, and how many of them are under way at once; 0 keeps them.
-	// No result depends on them.
+	// What is in a result does not depend on them; token sequences are in as many files as shards of that size.
 	ShardItems, ShardWindow int
 	// Temporal is asked whether the owner of a stage still runs, and told of progress.
 	Temporal client.Client

@@ -209,11 +209,10 @@ func (j *job) cellData(ctx context.Context, p TablesParams, c TablesCell, ranges
 	if err != nil {
 		return d, err
 	}
-	set, closeSet, err := j.sequences(ctx, "tokens")
+	set, err := j.sequenceIndex(ctx, "tokens")
 	if err != nil {
 		return d, err
 	}
-	defer closeSet()
 	if d.LossShare, err = lossShares(plans, c.Loss, set.Targets(), set.Weights(), ranges); err != nil {
 		return d, err
 	}
@@ -377,11 +376,10 @@ func (j *job) dataSummary(ctx context.Context) (*reports.DataSummary, error) {
 			s.Instances = append(s.Instances, c)
 		}
 	}
-	set, closeSet, err := j.sequences(ctx, "tokens")
+	set, err := j.sequenceIndex(ctx, "tokens")
 	if err != nil {
 		return nil, err
 	}
-	defer closeSet()
 	s.AnswerLengths, s.InputLengths = set.Targets(), set.Lengths()
 	for _, role := range []string{"documents", "instructions", "tokens"} {
 		s.Sources = append(s.Sources, reports.Source(j.call.Inputs[role]))

@@ -3,6 +3,7 @@ package activities
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"iter"
 	"os"
 	"path/filepath"
@@ -14,26 +15,38 @@ import (
 	"github.com/longalign/longalign-go/datasets/tokens"
 )
 
-// tokensStage turns instructions (or documents, for pre-training) into token sequences with labels. Outputs:
-// tokens.bin (see package tokens), report.json.
+// tokensStage turns instructions (or documents, for pre-training) into token sequences with labels. Outputs: files of sequences (see
+// package tokens) in order, each made from as many instances or documents as a shard has, and report.json. A joined result refers to its
+// shards' files: nothing is copied.
 var tokensStage = stage{
 	name: "tokens", version: 1, describe: describeParams[datasets.TokensStageParams], outside: mixFiles, run: runTokens,
-	division: &division{size: instancesInShard, items: trainingItems, join: joinTokens},
+	division: &division{size: tokensInShard, items: tokensItems, join: joinTokens},
 }
 
-// instancesInShard is a few minutes' work. Documents for pre-training are shuffled as a whole and not divided.
-func instancesInShard(raw json.RawMessage) (int, error) {
+// Sizes of shards: a few minutes' work. Documents for pre-training are long.
+const (
+	instancesInShard         = 20_000
+	pretrainDocumentsInShard = 5_000
+)
+
+func tokensInShard(raw json.RawMessage) (int, error) {
 	p, err := decodeParams[datasets.TokensStageParams](raw)
-	if err != nil || p.FromDocuments {
+	if err != nil {
 		return 0, err
 	}
-	return 20_000, nil
+	if p.FromDocuments {
+		return pretrainDocumentsInShard, nil
+	}
+	return instancesInShard, nil
 }
 
-func trainingItems(ctx context.Context, j *job) (iter.Seq2[any, error], error) {
+func tokensItems(ctx context.Context, j *job) (iter.Seq2[any, error], error) {
 	p, err := decodeParams[datasets.TokensStageParams](j.call.Params)
 	if err != nil {
 		return nil, err
+	}
+	if p.FromDocuments {
+		return j.pretrainItems(ctx, p)
 	}
 	parts, err := j.portions(ctx, p.TokensParams)
 	if err != nil {
@@ -51,33 +64,93 @@ func runTokens(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(j.dir, "tokens.bin")
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	w := tokens.NewWriter(f)
-	var report datasets.TokensReport
+	work := j.tokenizeInstructions
 	if p.FromDocuments {
-		report, err = j.tokenizeDocuments(ctx, tok, p, w)
-	} else {
-		report, err = j.tokenizeInstructions(ctx, tok, p, w)
+		work = j.tokenizeDocuments
 	}
+	files := &tokenFiles{j: j}
+	if files.size, err = j.a.shardSize(tokensInShard, j.call.Params); err != nil {
+		return err
+	}
+	defer files.abandon()
+	report, err := work(ctx, tok, p, files)
 	if err != nil {
 		return err
 	}
-	return j.putTokens(ctx, w, f, path, report)
+	if err := files.finish(ctx); err != nil {
+		return err
+	}
+	return j.putTokensReport(ctx, report)
 }
 
-// putTokens stores the sequences and their report.
-func (j *job) putTokens(ctx context.Context, w *tokens.Writer, f *os.File, path string, report datasets.TokensReport) error {
-	if err := w.Close(); err != nil {
+// tokenFiles writes a stage's sequences, those of size instances into one file. A file is stored when the next begins.
+type tokenFiles struct {
+	j    *job
+	size int
+	made int
+	f    *os.File
+	w    *tokens.Writer
+}
+
+const tokensType = "application/octet-stream"
+
+// tokensName is the name of file k. An only file has no number.
+func tokensName(k int, only bool) string {
+	if only {
+		return "tokens.bin"
+	}
+	return fmt.Sprintf("tokens-%06d.bin", k)
+}
+
+// next begins a file.
+func (t *tokenFiles) next(ctx context.Context) (*tokens.Writer, error) {
+	if t.f != nil {
+		if err := t.store(ctx, false); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if t.f, err = os.Create(filepath.Join(t.j.dir, "tokens")); err != nil {
+		return nil, err
+	}
+	t.w = tokens.NewWriter(t.f)
+	return t.w, nil
+}
+
+// finish stores the last file.
+func (t *tokenFiles) finish(ctx context.Context) error {
+	if t.f == nil {
+		if _, err := t.next(ctx); err != nil {
+			return err
+		}
+	}
+	return t.store(ctx, t.made == 0)
+}
+
+func (t *tokenFiles) store(ctx context.Context, only bool) error {
+	path := t.f.Name()
+	if err := t.w.Close(); err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
+	if err := t.f.Close(); err != nil {
 		return err
 	}
+	t.f = nil
+	if err := t.j.putFile(ctx, tokensName(t.made, only), tokensType, path); err != nil {
+		return err
+	}
+	t.made++
+	return os.Remove(path)
+}
+
+func (t *tokenFiles) abandon() {
+	if t.f != nil {
+		_ = t.f.Close()
+	}
+}
+
+// putTokensReport stores the report and enters its counts.
+func (j *job) putTokensReport(ctx context.Context, report datasets.TokensReport) error {
 	if j.shard == nil {
 		if err := tokens.CheckReport(report); err != nil {
 			return badData("%w", err)
@@ -92,16 +165,14 @@ func (j *job) putTokens(ctx context.Context, w *tokens.Writer, f *os.File, path 
 	if j.manifest.Ledger, err = json.Marshal(report.Ledger); err != nil {
 		return err
 	}
-	if err := j.putFile(ctx, "tokens.bin", "application/octet-stream", path); err != nil {
-		return err
-	}
 	return j.putJSON(ctx, "report.json", report)
 }
 
-func (j *job) tokenizeInstructions(ctx context.Context, tok *tokenizer.Tokenizer, p datasets.TokensStageParams, w *tokens.Writer) (datasets.TokensReport, error) {
+func (j *job) tokenizeInstructions(ctx context.Context, tok *tokenizer.Tokenizer, p datasets.TokensStageParams, files *tokenFiles) (datasets.TokensReport, error) {
+	var report datasets.TokensReport
 	template, err := chat.Resolve(p.Template, tok)
 	if err != nil {
-		return datasets.TokensReport{}, badConfig("tokens.template: %w", err)
+		return report, badConfig("tokens.template: %w", err)
 	}
 	encoder := tokens.EncoderFunc(func(messages []datasets.Message) (ids, labels []int32, err error) {
 		return template.Encode(tok, messages)
@@ -112,7 +183,7 @@ func (j *job) tokenizeInstructions(ctx context.Context, tok *tokenizer.Tokenizer
 	} else {
 		parts, err := j.portions(ctx, p.TokensParams)
 		if err != nil {
-			return datasets.TokensReport{}, err
+			return report, err
 		}
 		all = training(parts)
 	}
@@ -127,148 +198,59 @@ func (j *job) tokenizeInstructions(ctx context.Context, tok *tokenizer.Tokenizer
 			}
 		}
 	}
-	report, err := tokens.Tokenize(ctx, counted, j.shard.first(), encoder, p.TokensParams, w)
-	if err != nil {
-		return report, badData("%w", err)
+	for batch := range inRuns(counted, files.size) {
+		w, err := files.next(ctx)
+		if err != nil {
+			return report, err
+		}
+		r, err := tokens.Tokenize(ctx, batch, j.shard.first()+report.Instances, encoder, p.TokensParams, w)
+		if err != nil {
+			return report, badData("%w", err)
+		}
+		report.Add(r)
 	}
 	return report, nil
 }
 
-// joinTokens writes the shards' sequences one after the other.
-func joinTokens(ctx context.Context, j *job, shards []*artifact.Manifest) error {
-	path := filepath.Join(j.dir, "tokens.bin")
-	f, err := os.Create(path)
-	if err != nil {
-		return err
+// inRuns gives the elements of all in runs of n, each of which must be read to its end. There is no empty run.
+func inRuns[T any](all iter.Seq2[T, error], n int) iter.Seq[iter.Seq2[T, error]] {
+	return func(yield func(iter.Seq2[T, error]) bool) {
+		next, stop := iter.Pull2(all)
+		defer stop()
+		v, err, ok := next()
+		for ok {
+			if !yield(func(yield func(T, error) bool) {
+				for k := 0; ok && k < n; k++ {
+					if !yield(v, err) {
+						return
+					}
+					v, err, ok = next()
+				}
+			}) {
+				return
+			}
+		}
 	}
-	defer f.Close()
-	w := tokens.NewWriter(f)
+}
+
+// joinTokens refers to the shards' files.
+func joinTokens(ctx context.Context, j *job, shards []*artifact.Manifest) error {
 	var report datasets.TokensReport
-	for n, m := range shards {
+	for k, m := range shards {
 		var r datasets.TokensReport
 		if err := j.output(ctx, m, "report.json", &r); err != nil {
 			return err
 		}
 		report.Add(r)
-		if err := j.appendSequences(ctx, m, w); err != nil {
-			return err
+		only := tokensName(0, true)
+		out, ok := m.Output(only)
+		if !ok {
+			return badData("shard %s has no output %q", m.Ref(), only)
 		}
-		j.report(ctx, Progress{Done: int64(n + 1), Total: int64(len(shards)), Unit: "shard", Note: "joining"})
+		j.addOutput(artifact.Output{Name: tokensName(k, len(shards) == 1), MediaType: tokensType, Blob: out.Blob})
 	}
 	if err := report.Ledger.Balance(); err != nil {
 		return badData("%w", err)
 	}
-	return j.putTokens(ctx, w, f, path, report)
-}
-
-// appendSequences copies a shard's sequences through a memory map.
-func (j *job) appendSequences(ctx context.Context, m *artifact.Manifest, w *tokens.Writer) error {
-	out, ok := m.Output("tokens.bin")
-	if !ok {
-		return badData("shard %s has no tokens", m.Ref())
-	}
-	path := filepath.Join(j.dir, "shard.bin")
-	if err := j.a.Store.FetchBlob(ctx, out.Blob, path); err != nil {
-		return err
-	}
-	defer os.Remove(path)
-	data, unmap, err := tokens.Map(path)
-	if err != nil {
-		return err
-	}
-	defer unmap()
-	s, err := tokens.Open(data)
-	if err != nil {
-		return badData("%w", err)
-	}
-	for i := range s.Len() {
-		seq, err := s.Sequence(i)
-		if err != nil {
-			return badData("%w", err)
-		}
-		if err := w.Add(seq, s.Instance(i), s.Weight(i)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// tokenizeDocuments cuts training documents, in an order drawn by seed, into sequences of at most MaxLength tokens. Each
-// document ends with EOS, and every token is a target.
-func (j *job) tokenizeDocuments(ctx context.Context, tok *tokenizer.Tokenizer, p datasets.TokensStageParams, w *tokens.Writer) (datasets.TokensReport, error) {
-	var texts []string
-	for d, err := range j.documents(ctx) {
-		if err != nil {
-			return datasets.TokensReport{}, err
-		}
-		if d.Split == datasets.SplitTrain {
-			texts = append(texts, d.Text)
-		}
-	}
-	datasets.Shuffle(pretrainOrder(), texts)
-	var report datasets.TokensReport
-	eos, hasEOS := tok.EOS()
-	for n, text := range texts {
-		ids := tok.EncodeOrdinary(text)
-		if hasEOS {
-			ids = append(ids, eos)
-		}
-		report.Instances++
-		for part := range slicesOf(ids, p.MaxLength) {
-			if p.MaxTokens > 0 && report.Ledger.Input >= p.MaxTokens {
-				return report, nil
-			}
-			seq := datasets.Sequence{IDs: part}
-			if seq.Targets() == 0 {
-				report.Ledger.Drop(len(part))
-				continue
-			}
-			if err := w.Add(seq, n, 1); err != nil {
-				return report, err
-			}
-			report.Sequences++
-			report.Ledger.Kept(len(part), seq)
-		}
-		if n%100 == 0 {
-			j.report(ctx, Progress{Done: report.Ledger.Input, Total: p.MaxTokens, Unit: "token"})
-		}
-	}
-	return report, nil
-}
-
-// pretrainOrder draws the order in which documents are pre-trained on; it depends on their number alone.
-func pretrainOrder() *datasets.Rand { return datasets.NewRand(0, 0x70726574) }
-
-func slicesOf(ids []int32, n int) iter.Seq[[]int32] {
-	return func(yield func([]int32) bool) {
-		for len(ids) > 0 {
-			k := min(n, len(ids))
-			if !yield(ids[:k]) {
-				return
-			}
-			ids = ids[k:]
-		}
-	}
-}
-
-// sequences maps the token sequences of an input into memory.
-func (j *job) sequences(ctx context.Context, role string) (*tokens.Set, func(), error) {
-	blob, err := j.inputBlob(ctx, role, "tokens.bin")
-	if err != nil {
-		return nil, nil, err
-	}
-	path := filepath.Join(j.dir, role+".bin")
-	if err := j.a.Store.FetchBlob(ctx, blob, path); err != nil {
-		return nil, nil, err
-	}
-	data, unmap, err := tokens.Map(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	shard, err := tokens.Open(data)
-	if err != nil {
-		_ = unmap()
-		return nil, nil, badData("tokens of input %s: %w", role, err)
-	}
-	return tokens.NewSet(shard), func() { _ = unmap() }, nil
+	return j.putTokensReport(ctx, report)
 }
