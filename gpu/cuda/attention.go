@@ -53,13 +53,13 @@ func width(s gpu.AttentionShape) string {
 	return "D=128"
 }
 
-// tiles lists blocks of tileRows rows by sequence, those with the most work first. Late queries see many keys, early keys many queries.
-func tiles(cu []int32, late bool) []int32 {
+// tiles lists blocks of rows by sequence, those with the most work first. Late queries see many keys, early keys many queries.
+func tiles(cu []int32, rows int32, late bool) []int32 {
 	type tile struct{ sequence, first, work int32 }
 	var all []tile
 	for s := range len(cu) - 1 {
 		n := cu[s+1] - cu[s]
-		for at := int32(0); at < n; at += tileRows {
+		for at := int32(0); at < n; at += rows {
 			t := tile{int32(s), at, at}
 			if !late {
 				t.work = n - at
@@ -88,8 +88,12 @@ func (o *operation) attend(y, q, k, v *Buffer, lse uint64, cuq, cuk []int32, s g
 	}
 	o.work(4*pairs*float64(s.Heads*s.HeadDim), float64(y.bytes()+q.bytes()+k.bytes()+v.bytes()))
 	bounds, keyBounds := o.ints("query bounds", cuq), o.ints("key bounds", cuk)
+	if matrix && o.d.hopper {
+		o.attendHopper(y, q, k, v, lse, bounds, keyBounds, cuq, cuk, s)
+		return
+	}
 	if matrix {
-		list := tiles(cuq, true)
+		list := tiles(cuq, tileRows, true)
 		launch(o, "attention", width(s), [3]int{len(list) / 2, s.Heads, 1}, 128, 5*tileRows*s.HeadDim*2, struct {
 			y, lse, q, k, v, cuq, cuk, tiles uint64
 			tokens, heads, kvheads, window   int32
@@ -180,7 +184,7 @@ func (d *Device) AttentionGrad(dq, dk, dv, dy, y, lse, q, k, v gpu.Buffer, s gpu
 
 // attendGrad is the gradient on the matrix units.
 func (o *operation) attendGrad(dq, dk, dv, dy, q, k, v *Buffer, lse, delta, cu uint64, tokens int, s gpu.AttentionShape) {
-	list := tiles(s.CuSeqlens, true)
+	list := tiles(s.CuSeqlens, tileRows, true)
 	launch(o, "attention_grad_q", width(s), [3]int{len(list) / 2, s.Heads, 1}, 128, 4*tileRows*s.HeadDim*2, struct {
 		dq, dy, q, k, v, lse, delta, cu, tiles uint64
 		tokens, heads, kvheads, window         int32
@@ -190,7 +194,7 @@ func (o *operation) attendGrad(dq, dk, dv, dy, q, k, v *Buffer, lse, delta, cu u
 	if s.HeadDim == 128 {
 		queries = 32
 	}
-	list = tiles(s.CuSeqlens, false)
+	list = tiles(s.CuSeqlens, tileRows, false)
 	launch(o, "attention_grad_kv", width(s), [3]int{len(list) / 2, s.KVHeads, 1}, 128, 2*(tileRows+queries)*s.HeadDim*2+2*queries*4, struct {
 		dk, dv, dy, q, k, v, lse, delta, cu, tiles uint64
 		tokens, heads, kvheads, window             int32

@@ -7,6 +7,7 @@ import "C"
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -97,7 +98,14 @@ func Open(_ context.Context, index string) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newDevice(c), nil
+	d := newDevice(c)
+	d.useHopper()
+	if d.err != nil {
+		err = errors.Unwrap(d.err)
+		d.Close()
+		return nil, err
+	}
+	return d, nil
 }
 
 // openCache returns the cache in the user's folder for such; without one nothing is kept.
@@ -269,6 +277,14 @@ func (c *card) zero(dst uint64, bytes int) error {
 	return c.on("zero", func() error { return cu.MemsetD8Async(cu.DevicePtr(dst), 0, int64(bytes), c.stream) })
 }
 
+// hopper reports whether the card has compute capability 9.0 and the compiler knows its own instructions.
+func (c *card) hopper() bool { return c.arch == "sm_90" && c.compiler.major >= 12 }
+
+func (c *card) tensorMap(t tensor) (m tensorMap, err error) {
+	r := C.card_tensor_map(unsafe.Pointer(&m), C.CUdeviceptr(t.address), C.int(t.width), C.int(t.heads), C.int(t.tokens), C.int(t.rows))
+	return m, result("describe a tensor", int(r))
+}
+
 func (c *card) sync() error { return c.on("wait", c.stream.Synchronize) }
 
 // function returns a compiled and loaded kernel that may have shared bytes of shared memory.
@@ -279,10 +295,14 @@ func (c *card) function(u kernels.Unit, shared int) (*function, error) {
 		if err != nil {
 			return nil, err
 		}
+		arch := c.arch
+		if u.Hopper() {
+			arch += "a"
+		}
 		image, err := c.cache.get(func() ([]byte, error) {
-			b, _, err := c.compiler.compile(u, c.arch, c.machineCode)
+			b, _, err := c.compiler.compile(u, arch, c.machineCode)
 			return b, err
-		}, source, c.arch, c.compiler.version)
+		}, source, arch, c.compiler.version)
 		if err != nil {
 			return nil, err
 		}

@@ -9,6 +9,9 @@ CUresult card_launch(CUcontext context, CUfunction f, unsigned int gx, unsigned 
 // card_shared lets a kernel have that much dynamic shared memory.
 CUresult card_shared(CUcontext context, CUfunction f, int bytes);
 CUresult card_pinned(CUcontext context, void **host, size_t bytes);
+// card_tensor_map fills the 128 bytes at map: a matrix of bfloat16 [tokens, heads, width] in boxes of 64 columns of a head and rows
+// tokens, which the copy engine swizzles by 128 bytes.
+CUresult card_tensor_map(void *map, CUdeviceptr address, int width, int heads, int tokens, int rows);
 
 // The run-time compiler.
 typedef struct { int major, minor, archs, arch[128]; } nvrtc_facts;

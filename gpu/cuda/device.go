@@ -19,6 +19,8 @@ type Device struct {
 	lists     map[string]*list  // integers on the device, by use
 	temporary map[string]*block // memory of operations, by use
 	profile   map[string]*gpu.OpStats
+	hopper    bool // attention runs on Hopper's matrix units
+	fast      bool // gradients of attention add up in any order
 }
 
 var (

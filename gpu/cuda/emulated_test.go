@@ -18,10 +18,15 @@ type emulated struct{ *emulator.Machine }
 func (e emulated) info() gpu.Info {
 	return gpu.Info{Kind: "cuda", Name: "emulator", Class: "cuda/emulated"}
 }
-func (e emulated) alloc(n int) (uint64, error)    { return e.Alloc(n) }
-func (e emulated) free(a uint64) error            { return e.Free(a) }
-func (e emulated) sync() error                    { return nil }
-func (e emulated) close() error                   { return e.Close() }
+func (e emulated) alloc(n int) (uint64, error) { return e.Alloc(n) }
+func (e emulated) free(a uint64) error         { return e.Free(a) }
+func (e emulated) sync() error                 { return nil }
+func (e emulated) close() error                { return e.Close() }
+func (e emulated) hopper() bool                { return true }
+func (e emulated) tensorMap(t tensor) (m tensorMap, err error) {
+	m[0], m[1], m[2], m[3], m[4] = t.address, uint64(t.width), uint64(t.heads), uint64(t.tokens), uint64(t.rows)
+	return m, nil
+}
 func (e emulated) multiply(product) (bool, error) { return false, nil }
 func (e emulated) upload(dst uint64, src []byte) error {
 	return e.move(e.Bytes(dst, len(src)), src)

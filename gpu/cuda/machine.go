@@ -20,6 +20,9 @@ type machine interface {
 	launch(unit kernels.Unit, grid [3]uint32, threads, shared int, args []byte) error
 	// multiply runs a matrix product in the vendor's library; false means that there is none for it.
 	multiply(p product) (done bool, err error)
+	// hopper reports whether kernels for sm_90a run, whose tiles tensorMap describes.
+	hopper() bool
+	tensorMap(t tensor) (tensorMap, error)
 	sync() error
 	close() error
 }

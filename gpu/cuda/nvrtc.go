@@ -20,6 +20,7 @@ import (
 // compiler is the run-time compiler, of which a process loads one.
 type compiler struct {
 	version string
+	major   int
 	archs   []int
 }
 
@@ -44,7 +45,7 @@ func findCompiler(most int) (*compiler, error) {
 			tried = append(tried, C.GoString(why))
 			continue
 		}
-		c := &compiler{version: fmt.Sprintf("%d.%d", facts.major, facts.minor)}
+		c := &compiler{version: fmt.Sprintf("%d.%d", facts.major, facts.minor), major: int(facts.major)}
 		for i := range int(facts.archs) {
 			c.archs = append(c.archs, int(facts.arch[i]))
 		}
@@ -62,6 +63,9 @@ func sourceOf(u kernels.Unit) (string, error) {
 	}
 	var b strings.Builder
 	b.WriteString(kernels.Prelude())
+	if u.Hopper() {
+		b.WriteString(kernels.Hopper())
+	}
 	for _, d := range strings.Fields(u.Defines) {
 		name, v, _ := strings.Cut(d, "=")
 		fmt.Fprintf(&b, "#define %s %s\n", name, v)

@@ -92,25 +92,34 @@ func TestMatrixAttentionMatchesTheHost(t *testing.T) {
 		"width 128, a window of one":       {Heads: 1, KVHeads: 1, HeadDim: 128, Window: 1, CuSeqlens: []int32{0, 130}},
 		"width 96 goes by rows":            {Heads: 2, KVHeads: 1, HeadDim: 96, Window: 30, CuSeqlens: []int32{0, 80}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			o := newOracle(t, 5)
-			s.Scale = 1 / math.Sqrt(float64(s.HeadDim))
-			T := int(s.CuSeqlens[len(s.CuSeqlens)-1])
-			nq, nk := T*s.Heads*s.HeadDim, T*s.KVHeads*s.HeadDim
-			q, k, v, dy := o.buffer(nq, gpu.BFloat16), o.buffer(nk, gpu.BFloat16), o.buffer(nk, gpu.BFloat16), o.buffer(nq, gpu.BFloat16)
-			y, lse := o.buffer(nq, gpu.BFloat16), o.buffer(T*s.Heads, gpu.Float32)
-			dq, dk, dv := o.buffer(nq, gpu.BFloat16), o.buffer(nk, gpu.BFloat16), o.buffer(nk, gpu.BFloat16)
-			o.host.Attention(y.host, lse.host, q.host, k.host, v.host, s)
-			o.card.Attention(y.card, lse.card, q.card, k.card, v.card, s)
-			o.near("y", y, tolerance)
-			o.near("lse", lse, 1e-5)
-			o.host.AttentionGrad(dq.host, dk.host, dv.host, dy.host, y.host, lse.host, q.host, k.host, v.host, s)
-			o.card.AttentionGrad(dq.card, dk.card, dv.card, dy.card, y.card, lse.card, q.card, k.card, v.card, s)
-			o.near("dq", dq, 2*tolerance)
-			o.near("dk", dk, 2*tolerance)
-			o.near("dv", dv, 2*tolerance)
-		})
+		for _, kernels := range []string{"every card's", "Hopper's"} {
+			t.Run(name+", on "+kernels+" kernels", func(t *testing.T) {
+				o := newOracle(t, 5)
+				o.card.hopper = kernels == "Hopper's"
+				o.attention(s, tolerance)
+			})
+		}
 	}
+}
+
+// attention compares attention and its gradient.
+func (o *oracle) attention(s gpu.AttentionShape, tolerance float64) {
+	o.Helper()
+	s.Scale = 1 / math.Sqrt(float64(s.HeadDim))
+	T := int(s.CuSeqlens[len(s.CuSeqlens)-1])
+	nq, nk := T*s.Heads*s.HeadDim, T*s.KVHeads*s.HeadDim
+	q, k, v, dy := o.buffer(nq, gpu.BFloat16), o.buffer(nk, gpu.BFloat16), o.buffer(nk, gpu.BFloat16), o.buffer(nq, gpu.BFloat16)
+	y, lse := o.buffer(nq, gpu.BFloat16), o.buffer(T*s.Heads, gpu.Float32)
+	dq, dk, dv := o.buffer(nq, gpu.BFloat16), o.buffer(nk, gpu.BFloat16), o.buffer(nk, gpu.BFloat16)
+	o.host.Attention(y.host, lse.host, q.host, k.host, v.host, s)
+	o.card.Attention(y.card, lse.card, q.card, k.card, v.card, s)
+	o.near("y", y, tolerance)
+	o.near("lse", lse, 1e-5)
+	o.host.AttentionGrad(dq.host, dk.host, dv.host, dy.host, y.host, lse.host, q.host, k.host, v.host, s)
+	o.card.AttentionGrad(dq.card, dk.card, dv.card, dy.card, y.card, lse.card, q.card, k.card, v.card, s)
+	o.near("dq", dq, 2*tolerance)
+	o.near("dk", dk, 2*tolerance)
+	o.near("dv", dv, 2*tolerance)
 }
 
 func TestMatrixAttentionToACacheMatchesTheHost(t *testing.T) {
@@ -127,6 +136,7 @@ func TestMatrixAttentionToACacheMatchesTheHost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := newOracle(t, 6)
+			o.card.hopper = c.n%2 == 0 // both kinds of kernels
 			s := gpu.AttentionShape{Heads: 4, KVHeads: 2, HeadDim: c.width, Window: c.window, Scale: 1 / math.Sqrt(float64(c.width))}
 			q, y := o.buffer(c.n*4*c.width, gpu.BFloat16), o.buffer(c.n*4*c.width, gpu.BFloat16)
 			k, v := o.buffer(c.capacity*2*c.width, gpu.BFloat16), o.buffer(c.capacity*2*c.width, gpu.BFloat16)

@@ -22,6 +22,9 @@ import (
 //go:embed emulator.h
 var header string
 
+//go:embed hopper.h
+var hopper string
+
 //go:embed main.h
 var loop string
 
@@ -45,7 +48,7 @@ func build(dir string, units []kernels.Unit, sourceOf func(kernels.Unit) (string
 		return "", ErrNoCompiler
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "#include \"emulator.h\"\n#include \"prelude.cuh\"\n#include \"main.h\"\n")
+	fmt.Fprintf(&b, "#include \"emulator.h\"\n#include \"hopper.h\"\n#include \"prelude.cuh\"\n#include \"hopper.cuh\"\n#include \"main.h\"\n")
 	for i, u := range units {
 		source, err := sourceOf(u)
 		if err != nil {
@@ -68,14 +71,14 @@ func build(dir string, units []kernels.Unit, sourceOf func(kernels.Unit) (string
 		fmt.Fprintf(&b, "\t{sizeof(unit%d::Args), unit%d::run},\n", i, i)
 	}
 	fmt.Fprintf(&b, "};\nint main(int, char **argv) { return serve(argv[1], strtoull(argv[2], nullptr, 10), kernels, %d); }\n", len(units))
-	for name, text := range map[string]string{"emulator.h": header, "main.h": loop, "prelude.cuh": kernels.Prelude(), "main.cpp": b.String()} {
+	for name, text := range map[string]string{"emulator.h": header, "hopper.h": hopper, "hopper.cuh": kernels.Hopper(), "main.h": loop, "prelude.cuh": kernels.Prelude(), "main.cpp": b.String()} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return "", err
 		}
 	}
 	program = filepath.Join(dir, "emulator")
 	// Addresses come from another process, so the compiler's guesses about sizes of objects do not hold.
-	cmd := exec.Command(compiler, "-std=c++17", "-O1", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function", "-Wno-unknown-pragmas", "-o", program, filepath.Join(dir, "main.cpp"))
+	cmd := exec.Command(compiler, "-std=c++17", "-O1", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function", "-Wno-unknown-pragmas", "-Wno-psabi", "-o", program, filepath.Join(dir, "main.cpp"))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("compile the kernels: %w\n%s", err, out)
 	}

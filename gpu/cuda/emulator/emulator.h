@@ -29,17 +29,36 @@
 struct Index { unsigned x, y, z; };
 static Index threadIdx, blockIdx, blockDim, gridDim;
 struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 
 namespace emulator {
 
-enum State { running, at_warp, at_block, done };
+enum State { running, at_warp, at_block, at_phase, at_named, done };
 
 // Copy is a pending copy to shared memory: what lands, and its group.
 struct Copy {
 	void *to;
 	unsigned char bytes[16];
 	int group;
+};
+
+// Product is one of a warpgroup's that has begun (hopper.h).
+struct Product {
+	float *c;
+	int n, group;
+	bool at, bt, keep, registers;
+	uint64_t a, b;
+	uint32_t quad[4][4];      // a's registers of the four lanes that hold this lane's rows
+	std::vector<float> saved; // accumulators as they were, while they are poisoned
+};
+
+// Box is a tile on its way (hopper.h).
+struct Box {
+	void *to;
+	const void *map;
+	int column, head, token;
+	unsigned long long *bar;
 };
 
 struct Lane {
@@ -51,6 +70,10 @@ struct Lane {
 	State state;
 	std::vector<Copy> copies;
 	int group;
+	unsigned long long *bar; // waited for at_phase, with the parity; at_named the parity is the barrier's number
+	int parity;
+	std::vector<Product> products;
+	int product_group;
 };
 
 struct Warp {
@@ -63,6 +86,8 @@ static unsigned char *block_memory;
 static std::vector<Lane> lanes;
 static std::vector<Warp> warps;
 static std::vector<char> stacks;
+static std::vector<Box> boxes;
+static int named[16];
 static std::function<void()> body;
 static int current, arrived, alive;
 static uint64_t random_state;
@@ -152,14 +177,20 @@ static void block_barrier() {
 		if (l.state == at_block) l.state = running;
 }
 
+static void land(const Box &b);
+static bool passed(const Lane &l);
+
 // run_block runs one block and reports whether every thread ended.
 static bool run_block(int threads, size_t shared) {
 	memset(block_memory, 0xff, shared);
 	warps.assign(threads / 32, Warp{});
 	arrived = 0, alive = threads;
+	boxes.clear();
+	memset(named, 0, sizeof named);
 	for (int i = 0; i < threads; i++) {
 		lanes[i].state = running, lanes[i].group = 0;
 		lanes[i].copies.clear();
+		lanes[i].products.clear(), lanes[i].product_group = 0;
 		warps[i / 32].alive++;
 		prepare(i);
 	}
@@ -176,15 +207,22 @@ static bool run_block(int threads, size_t shared) {
 				int turn = (int)random_below(32);
 				for (int i = 0; i < 32; i++) {
 					current = w * 32 + (i ^ turn);
+					if (passed(lanes[current])) lanes[current].state = running;
 					if (lanes[current].state != running) continue;
 					again = progress = true;
 					threadIdx.x = (unsigned)current;
 					enter();
 				}
 			}
+		if (!boxes.empty() && (!progress || random_below(2))) {
+			size_t i = random_below((unsigned)boxes.size());
+			land(boxes[i]);
+			boxes.erase(boxes.begin() + (long)i);
+			progress = true;
+		}
 		if (!progress) return false;
 	}
-	return true;
+	return boxes.empty();
 }
 
 // launch runs all blocks in random order; it returns false where a barrier was not reached by all.

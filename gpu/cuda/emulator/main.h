@@ -32,15 +32,14 @@ static int serve(const char *memory, size_t bytes, const Entry *kernels, size_t 
 	uint64_t address = (uint64_t)base;
 	if (!all(write_some, 1, &address, sizeof address)) return 2;
 	Request r;
-	std::vector<uint64_t> arguments;
+	alignas(64) static unsigned char arguments[4096]; // as much as a launch may have
 	while (all(read, 0, &r, sizeof r)) {
-		arguments.resize(r.size / 8 + 1);
-		if (!all(read, 0, arguments.data(), r.size)) return 2;
+		if (r.size > sizeof arguments || !all(read, 0, arguments, r.size)) return 2;
 		uint32_t failed = 1;
 		if (r.kernel >= n || kernels[r.kernel].size != r.size)
 			fprintf(stderr, "kernel %u takes %zu bytes of arguments, %u came\n", r.kernel, r.kernel < n ? kernels[r.kernel].size : 0, r.size);
 		else
-			failed = !emulator::launch({r.grid[0], r.grid[1], r.grid[2]}, (int)r.threads, r.shared, r.seed, [&] { kernels[r.kernel].run(arguments.data()); });
+			failed = !emulator::launch({r.grid[0], r.grid[1], r.grid[2]}, (int)r.threads, r.shared, r.seed, [&] { kernels[r.kernel].run(arguments); });
 		if (failed) return 1;
 		if (!all(write_some, 1, &failed, sizeof failed)) return 2;
 	}

@@ -6,9 +6,10 @@ import (
 	"embed"
 	"fmt"
 	"sort"
+	"strings"
 )
 
-//go:embed *.cu prelude.cuh
+//go:embed *.cu *.cuh
 var files embed.FS
 
 // Unit is a kernel compiled for given types.
@@ -40,6 +41,15 @@ func Prelude() string {
 	return string(b)
 }
 
+// Hopper returns what stands behind the prelude of kernels for Hopper's matrix units.
+func Hopper() string {
+	b, _ := files.ReadFile("hopper.cuh")
+	return string(b)
+}
+
+// Hopper reports whether the unit runs on compute capability 9.0 alone, and is compiled for sm_90a.
+func (u Unit) Hopper() bool { return strings.HasPrefix(u.Kernel, "hopper_") }
+
 var (
 	elements = []string{"T=float", "T=u16"}
 	both     = []string{"T=float W=float", "T=u16 W=float", "T=u16 W=u16"}
@@ -55,7 +65,8 @@ var variants = map[string][]string{
 	"convert": {"T=float W=u16", "T=u16 W=float"}, "squared_norm": elements, "adamw": states, "cross_entropy": elements,
 	"attention_rows": elements, "attention_delta": elements, "attention_rows_grad_q": elements, "attention_rows_grad_kv": elements,
 	"attention": widths, "attention_grad_q": widths, "attention_grad_kv": widths,
-	"gemm_bf16": states, "gemm_f32": single,
+	"hopper_attention": widths,
+	"gemm_bf16":        states, "gemm_f32": single,
 }
 
 // Units returns every unit that the device launches, in order of name.

@@ -11,6 +11,7 @@
 #define CUDA_VERSION 11080
 
 typedef uint32_t cuuint32_t;
+typedef uint64_t cuuint64_t;
 typedef unsigned long long CUdeviceptr;
 typedef int CUdevice;
 typedef struct CUctx_st *CUcontext;
@@ -377,6 +378,14 @@ typedef enum {
 	CU_JIT_INPUT_OBJECT = 3,
 	CU_JIT_INPUT_LIBRARY = 4,
 } CUjitInputType;
+
+/* Tensor maps, from CUDA 12 on. */
+typedef struct { _Alignas(64) cuuint64_t opaque[16]; } CUtensorMap;
+typedef enum { CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 = 9 } CUtensorMapDataType;
+typedef enum { CU_TENSOR_MAP_INTERLEAVE_NONE = 0 } CUtensorMapInterleave;
+typedef enum { CU_TENSOR_MAP_SWIZZLE_NONE = 0, CU_TENSOR_MAP_SWIZZLE_128B = 3 } CUtensorMapSwizzle;
+typedef enum { CU_TENSOR_MAP_L2_PROMOTION_NONE = 0, CU_TENSOR_MAP_L2_PROMOTION_L2_256B = 3 } CUtensorMapL2promotion;
+typedef enum { CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE = 0 } CUtensorMapFloatOOBfill;
 
 /* In cuLaunchKernel's extra: the kernel's parameters as one block of memory. */
 #define CU_LAUNCH_PARAM_END ((void *)0)
