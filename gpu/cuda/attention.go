@@ -166,7 +166,12 @@ func (d *Device) AttentionGrad(dq, dk, dv, dy, y, lse, q, k, v gpu.Buffer, s gpu
 		tokens, heads, e int32
 	}{delta, bdy.address, by.address, int32(tokens), int32(s.Heads), int32(s.HeadDim)})
 	cu := o.ints("query bounds", s.CuSeqlens)
-	if matrixUnits(s, bdq, bdk, bdv, bdy, bq, bk, bv) {
+	matrix := matrixUnits(s, bdq, bdk, bdv, bdy, bq, bk, bv)
+	if matrix && o.d.hopper {
+		o.attendGradHopper(bdq, bdk, bdv, bdy, bq, bk, bv, l.address, delta, cu, tokens, s)
+		return
+	}
+	if matrix {
 		o.attendGrad(bdq, bdk, bdv, bdy, bq, bk, bv, l.address, delta, cu, tokens, s)
 		return
 	}

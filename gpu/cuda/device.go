@@ -44,7 +44,16 @@ func newDevice(m machine) *Device {
 }
 
 // Info describes the card.
-func (d *Device) Info() gpu.Info { return d.m.info() }
+func (d *Device) Info() gpu.Info {
+	i := d.m.info()
+	if d.hopper {
+		i.Class += "/wgmma"
+	}
+	if d.fast && d.hopper {
+		i.Class += "/fast"
+	}
+	return i
+}
 
 // Supports reports true for Float32 and BFloat16.
 func (d *Device) Supports(t gpu.DType) bool { return t == gpu.Float32 || t == gpu.BFloat16 }

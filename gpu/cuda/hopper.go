@@ -156,3 +156,82 @@ func (d *Device) trial(s gpu.AttentionShape, hopper bool) (results [][]float32, 
 	}
 	return results, probe.Sync()
 }
+
+// fastBytes bounds the sums of dq that exist at once in fast mode; they are float32.
+const fastBytes = 256 << 20
+
+// attendGradHopper is the gradient on Hopper's matrix units. In fast mode the blocks of keys add to dq in any order.
+func (o *operation) attendGradHopper(dq, dk, dv, dy, q, k, v *Buffer, lse, delta, cu uint64, tokens int, s gpu.AttentionShape) {
+	group, fast := s.Heads/s.KVHeads, 0
+	at := tensorMaps{o: o, s: s, tokens: tokens}
+	atOnce := s.KVHeads
+	if o.d.fast {
+		fast = 1
+		atOnce = max(1, min(s.KVHeads, fastBytes/(4*tokens*group*s.HeadDim)))
+	} else {
+		list := tiles(s.CuSeqlens, hopperRows, true)
+		launch(o, "hopper_attention_grad_q", width(s), [3]int{len(list) / 2, s.Heads, 1}, 384, 6*hopperRows*s.HeadDim*2+128, struct {
+			q, dy, k, v                    tensorMap
+			dq, lse, delta, cu, tiles      uint64
+			tokens, heads, kvheads, window int32
+			scale                          float32
+			_                              int32
+		}{
+			at.queries(q, hopperRows), at.queries(dy, hopperRows), at.keys(k), at.keys(v),
+			dq.address, lse, delta, cu, o.ints("query tiles of Hopper", list), int32(tokens), int32(s.Heads), int32(s.KVHeads), int32(s.Window), float32(s.Scale), 0,
+		})
+	}
+	const queries = 64 // at a time in the kernel
+	list := tiles(s.CuSeqlens, hopperRows, false)
+	for first := 0; first < s.KVHeads; first += atOnce {
+		some := min(atOnce, s.KVHeads-first)
+		sums, n := uint64(0), tokens*some*group*s.HeadDim
+		if o.d.fast {
+			sums = o.scratch("sums of dq", 4*tokens*atOnce*group*s.HeadDim)
+			if !o.failed() {
+				o.try(o.d.m.zero(sums, 4*n))
+			}
+		}
+		launch(o, "hopper_attention_grad_kv", fmt.Sprintf("%s FAST=%d", width(s), fast), [3]int{len(list) / 2, some, 1}, 384,
+			2*hopperRows*s.HeadDim*2+4*queries*s.HeadDim*2+fast*hopperRows*queries*2+4*queries*4+128, struct {
+				q, dy, k, v                      tensorMap
+				dk, dv, dq, lse, delta, cu, list uint64
+				tokens, heads, kvheads, window   int32
+				scale                            float32
+				first                            int32
+				_                                [12]int32
+			}{
+				q: at.queries(q, queries), dy: at.queries(dy, queries), k: at.keys(k), v: at.keys(v),
+				dk: dk.address, dv: dv.address, dq: sums, lse: lse, delta: delta, cu: cu, list: o.ints("key tiles of Hopper", list),
+				tokens: int32(tokens), heads: int32(s.Heads), kvheads: int32(s.KVHeads), window: int32(s.Window), scale: float32(s.Scale), first: int32(first),
+			})
+		if o.d.fast {
+			launch(o, "attention_gather_q", "", over(ceil(n, 2048)), 256, 0, struct {
+				dq, sum               uint64
+				n                     int64
+				heads, some, first, e int32
+				scale                 float32
+				_                     int32
+			}{dq.address, sums, int64(n), int32(s.Heads), int32(some * group), int32(first * group), int32(s.HeadDim), float32(s.Scale), 0})
+		}
+	}
+}
+
+// tensorMaps describes the operands of an attention.
+type tensorMaps struct {
+	o      *operation
+	s      gpu.AttentionShape
+	tokens int
+}
+
+func (t tensorMaps) queries(b *Buffer, rows int) tensorMap {
+	return t.o.tensorMap(b, t.s.Heads, t.s.HeadDim, t.tokens, rows)
+}
+
+func (t tensorMaps) keys(b *Buffer) tensorMap {
+	return t.o.tensorMap(b, t.s.KVHeads, t.s.HeadDim, t.tokens, hopperRows)
+}
+
+// SetFast lets gradients of attention add up in any order on Hopper, which saves two of seven products: results are then no longer
+// the same bits from run to run, and Info.Class says so. The default is deterministic.
+func (d *Device) SetFast(fast bool) { d.fast = fast }

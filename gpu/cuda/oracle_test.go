@@ -90,12 +90,13 @@ func TestMatrixAttentionMatchesTheHost(t *testing.T) {
 		"width 64, a window over tiles":    {Heads: 1, KVHeads: 1, HeadDim: 64, Window: 100, CuSeqlens: []int32{0, 300}},
 		"width 128, a window of a tile":    {Heads: 1, KVHeads: 1, HeadDim: 128, Window: 64, CuSeqlens: []int32{0, 200}},
 		"width 128, a window of one":       {Heads: 1, KVHeads: 1, HeadDim: 128, Window: 1, CuSeqlens: []int32{0, 130}},
+		"width 64, a text of six tiles":    {Heads: 1, KVHeads: 1, HeadDim: 64, CuSeqlens: []int32{0, 20, 650}},
 		"width 96 goes by rows":            {Heads: 2, KVHeads: 1, HeadDim: 96, Window: 30, CuSeqlens: []int32{0, 80}},
 	} {
-		for _, kernels := range []string{"every card's", "Hopper's"} {
+		for _, kernels := range []string{"every card's", "Hopper's", "Hopper's fast"} {
 			t.Run(name+", on "+kernels+" kernels", func(t *testing.T) {
 				o := newOracle(t, 5)
-				o.card.hopper = kernels == "Hopper's"
+				o.card.hopper, o.card.fast = kernels != "every card's", kernels == "Hopper's fast"
 				o.attention(s, tolerance)
 			})
 		}

@@ -65,8 +65,9 @@ var variants = map[string][]string{
 	"convert": {"T=float W=u16", "T=u16 W=float"}, "squared_norm": elements, "adamw": states, "cross_entropy": elements,
 	"attention_rows": elements, "attention_delta": elements, "attention_rows_grad_q": elements, "attention_rows_grad_kv": elements,
 	"attention": widths, "attention_grad_q": widths, "attention_grad_kv": widths,
-	"hopper_attention": widths,
-	"gemm_bf16":        states, "gemm_f32": single,
+	"hopper_attention": widths, "hopper_attention_grad_q": widths, "attention_gather_q": single,
+	"hopper_attention_grad_kv": {"D=64 FAST=0", "D=64 FAST=1", "D=128 FAST=0", "D=128 FAST=1"},
+	"gemm_bf16":                states, "gemm_f32": single,
 }
 
 // Units returns every unit that the device launches, in order of name.
