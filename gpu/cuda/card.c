@@ -91,7 +91,7 @@ enum {
 	type_f32 = 0, type_bf16 = 14, compute_f32 = 68,
 	desc_transpose_a = 3, desc_transpose_b = 4, desc_epilogue = 7, desc_bias = 8, epilogue_bias = 4,
 	pref_workspace = 1, pref_reduction = 3, pref_align_a = 5, pref_align_b = 6, pref_align_c = 7, pref_align_d = 8,
-	reduce_in_workspace = 2 | 4, // sums of split products in a fixed order
+	reduce_in_workspace = 2, // sums of split products in a fixed order and in float32
 };
 
 typedef struct {

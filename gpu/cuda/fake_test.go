@@ -37,7 +37,7 @@ func TestOnAFakeDriver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0], "-test.run=^TestOnAFakeDriver$", "-test.v")
-			cmd.Env = append(os.Environ(), "LONGALIGN_LIBCUDA="+file, "FAKE_FAIL="+fail, "XDG_CACHE_HOME="+t.TempDir())
+			cmd.Env = append(os.Environ(), "LONGALIGN_LIBCUDA="+file, "FAKE_FAIL="+fail, "LONGALIGN_CUDA_ATTENTION=mma", "XDG_CACHE_HOME="+t.TempDir())
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)

@@ -34,7 +34,7 @@ func TestOnAFakeMatrixLibrary(t *testing.T) {
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^TestOnAFakeMatrixLibrary$", "-test.v")
 	libraries := dir + string(os.PathListSeparator) + os.Getenv("LONGALIGN_CUDA_LIBRARIES")
-	cmd.Env = append(os.Environ(), "LONGALIGN_LIBCUDA="+filepath.Join(dir, "libfake.so"), "LONGALIGN_CUDA_LIBRARIES="+libraries, "XDG_CACHE_HOME="+dir)
+	cmd.Env = append(os.Environ(), "LONGALIGN_LIBCUDA="+filepath.Join(dir, "libfake.so"), "LONGALIGN_CUDA_LIBRARIES="+libraries, "LONGALIGN_CUDA_ATTENTION=mma", "XDG_CACHE_HOME="+dir)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
