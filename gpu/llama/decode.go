@@ -43,18 +43,11 @@ func (d *Decoder) Close() {
 	d.m.dev.Free(d.logits)
 }
 
-// CacheBytes returns the memory of the keys and values of capacity tokens.
-func (m *Model) CacheBytes(capacity int) int64 {
-	c := m.cfg
-	return int64(c.Layers) * 2 * int64(capacity) * int64(c.KVHeads*c.HeadDim) * int64(m.dtype.Size())
-}
-
 // Sequence is one text in a decoder.
 type Sequence struct {
 	d        *Decoder
-	cache    gpu.Buffer
-	keys     []gpu.Buffer // by layer, [capacity,G,E]
-	values   []gpu.Buffer
+	cache    gpu.Buffer // of all layers
+	layers   []layerCache
 	capacity int
 	n        int
 	row      int
@@ -66,15 +59,22 @@ func (d *Decoder) Open(capacity int) (*Sequence, error) {
 	if capacity < 1 || capacity > c.MaxPositions {
 		return nil, &LengthError{0, capacity, c.MaxPositions}
 	}
-	per := capacity * c.KVHeads * c.HeadDim
-	cache, err := d.m.dev.Alloc(2*c.Layers*per, d.m.dtype)
-	if err != nil {
+	width := c.KVHeads * c.HeadDim
+	s := &Sequence{d: d, capacity: capacity, layers: make([]layerCache, c.Layers)}
+	total := 0
+	for i := range s.layers {
+		s.layers[i] = layerCache{window: c.Window(i), rows: cacheRows(c.Window(i), capacity), width: width}
+		total += 2 * s.layers[i].rows * width
+	}
+	var err error
+	if s.cache, err = d.m.dev.Alloc(total, d.m.dtype); err != nil {
 		return nil, fmt.Errorf("keys and values of %d tokens need %d bytes; use a shorter context or fewer sequences at once: %w", capacity, d.m.CacheBytes(capacity), err)
 	}
-	s := &Sequence{d: d, cache: cache, capacity: capacity}
-	for i := range c.Layers {
-		s.keys = append(s.keys, cache.Slice(2*i*per, (2*i+1)*per))
-		s.values = append(s.values, cache.Slice((2*i+1)*per, (2*i+2)*per))
+	at := 0
+	take := func(n int) gpu.Buffer { b := s.cache.Slice(at, at+n); at += n; return b }
+	for i := range s.layers {
+		l := &s.layers[i]
+		l.keys, l.values = take(l.rows*width), take(l.rows*width)
 	}
 	return s, nil
 }
@@ -137,10 +137,9 @@ func (d *Decoder) forward(segments []segment) (*activations, error) {
 		hq, hk := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
 		at := 0
 		for _, g := range segments {
-			n, end := len(g.ids), g.seq.n+len(g.ids)
-			m.dev.Copy(g.seq.keys[i].Slice(g.seq.n*hk, end*hk), s.k.Slice(at*hk, (at+n)*hk))
-			m.dev.Copy(g.seq.values[i].Slice(g.seq.n*hk, end*hk), s.v.Slice(at*hk, (at+n)*hk))
-			m.dev.AttentionCached(s.attn.Slice(at*hq, (at+n)*hq), s.q.Slice(at*hq, (at+n)*hq), g.seq.keys[i], g.seq.values[i], n, end, shape)
+			n := len(g.ids)
+			k, v, length := g.seq.layers[i].add(m.dev, s.k.Slice(at*hk, (at+n)*hk), s.v.Slice(at*hk, (at+n)*hk), g.seq.n, n)
+			m.dev.AttentionCached(s.attn.Slice(at*hq, (at+n)*hq), s.q.Slice(at*hq, (at+n)*hq), k, v, n, length, shape)
 			at += n
 		}
 		m.feedForward(l, a, s, x)
