@@ -1,5 +1,5 @@
 // Package host is the gpu.Device of the processor: Go, with assembly kernels chosen when it
-// opens (AVX2 with FMA on amd64, NEON on arm64) and a pure Go fallback (build tag
+// opens (AVX2 with FMA or AVX-512 on amd64, NEON on arm64) and a pure Go fallback (build tag
 // purego, or Options.Kernels). It is the oracle of the other devices.
 //
 // Float32 is the fast type and Float64 the one for proofs; BFloat16 is not supported.
@@ -32,8 +32,8 @@ import (
 type Options struct {
 	// Threads that compute; 0 means one a processor. Results do not depend on it.
 	Threads int
-	// Kernels names the inner loops: "" is the best this processor has, "go" the portable
-	// ones. Results depend on it: it is part of Info.Class.
+	// Kernels names the inner loops, one of KernelSets: "go" is the portable ones, "" what the environment variable
+	// LONGALIGN_KERNELS names, else the best for this processor. Results depend on it: it is part of Info.Class.
 	Kernels string
 }
 

@@ -19,11 +19,11 @@ func open(t testing.TB, opts host.Options) *host.Device {
 }
 
 func TestDevice(t *testing.T) {
-	for name, opts := range map[string]host.Options{
-		"best kernels":              {},
-		"best kernels, one thread":  {Threads: 1},
-		"portable kernels, threads": {Kernels: "go", Threads: 3},
-	} {
+	cases := map[string]host.Options{"one thread": {Threads: 1}}
+	for i, name := range host.KernelSets() {
+		cases[name] = host.Options{Kernels: name, Threads: 2 + i}
+	}
+	for name, opts := range cases {
 		t.Run(name, func(t *testing.T) {
 			devicetest.Run(t, func(t *testing.T) gpu.Device { return open(t, opts) })
 		})

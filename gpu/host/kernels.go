@@ -1,6 +1,10 @@
 package host
 
-import "fmt"
+import (
+	"fmt"
+	"os"
+	"strings"
+)
 
 // Float is the element type of an engine.
 type Float interface{ float32 | float64 }
@@ -50,17 +54,44 @@ type adamConstants[F Float] struct {
 	gradScale, b1, a1, b2, a2, keep, lr, root, eps F
 }
 
-// chooseKernels returns the tables for the named set.
+// kernelSet is a named way to fill the tables. install replaces loops of the portable ones.
+type kernelSet struct {
+	name    string
+	install func(*kernels[float32], *kernels[float64])
+}
+
+// portableName names the loops in Go, which every processor runs.
+const portableName = "go"
+
+// KernelsVariable is the environment variable that names the kernels where Options do not.
+const KernelsVariable = "LONGALIGN_KERNELS"
+
+// KernelSets returns the names that Options.Kernels takes on this processor, the default first.
+func KernelSets() []string {
+	var names []string
+	for _, s := range fastSets() {
+		names = append(names, s.name)
+	}
+	return append(names, portableName)
+}
+
+// chooseKernels returns the tables of the named set; "" is the one that KernelsVariable names, else the default.
 func chooseKernels(name string) (kernels[float32], kernels[float64], error) {
 	k32, k64 := portable[float32](), portable[float64]()
-	switch name {
-	case "":
-		fastKernels(&k32, &k64)
-	case "go":
-	default:
-		if fastKernels(&k32, &k64); k32.name != name {
-			return k32, k64, fmt.Errorf("host device: kernels %q are not for this processor, which has %q and \"go\"", name, k32.name)
+	if name == "" {
+		name = os.Getenv(KernelsVariable)
+	}
+	if name == "" {
+		name = KernelSets()[0]
+	}
+	if name == portableName {
+		return k32, k64, nil
+	}
+	for _, s := range fastSets() {
+		if s.name == name {
+			s.install(&k32, &k64)
+			return k32, k64, nil
 		}
 	}
-	return k32, k64, nil
+	return k32, k64, fmt.Errorf("host device: kernels %q are not for this processor, which has %s", name, strings.Join(KernelSets(), ", "))
 }

@@ -2,7 +2,11 @@
 
 package host
 
-import "golang.org/x/sys/cpu"
+import (
+	"slices"
+
+	"golang.org/x/sys/cpu"
+)
 
 // The assembly is in tile_amd64.s and vector_amd64.s.
 
@@ -78,12 +82,25 @@ func adam32(w, g, m, v []float32, c *adamConstants[float32])
 //go:noescape
 func transpose8(dst *float32, dstStride int, src *float32, srcStride, blocks int)
 
-// fastKernels replaces the portable kernels where the processor has better ones. Float64 keeps
-// the portable element-wise loops: its exponentials are math.Exp's.
-func fastKernels(k32 *kernels[float32], k64 *kernels[float64]) {
-	if !cpu.X86.HasAVX2 || !cpu.X86.HasFMA {
-		return
+// fastSets returns the sets in assembly that this processor can run, the one to prefer first.
+func fastSets() []kernelSet {
+	var sets []kernelSet
+	if canAVX2() {
+		sets = append(sets, kernelSet{"avx2", avx2})
 	}
+	if canAVX512() {
+		sets = append(sets, kernelSet{"avx512", avx512})
+		if thisProcessor().wide() {
+			slices.Reverse(sets)
+		}
+	}
+	return sets
+}
+
+func canAVX2() bool { return cpu.X86.HasAVX2 && cpu.X86.HasFMA }
+
+// avx2 takes the loops in assembly. Float64 keeps the portable element-wise ones: its exponentials are math.Exp's.
+func avx2(k32 *kernels[float32], k64 *kernels[float64]) {
 	k32.name, k64.name = "avx2", "avx2"
 	k32.mr, k32.nr, k64.mr, k64.nr = 6, 16, 6, 8
 	k32.tileRows, k32.tileCols, k32.tileVec = tileRows32, tileCols32, tileVec32

@@ -30,11 +30,16 @@ func siluNEON(y, gate, up []float32)
 //go:noescape
 func siluGradNEON(dgate, dup, dy, gate, up []float32)
 
-// fastKernels takes NEON for the float32 products and exponentials. The other loops, and float64, stay portable.
-func fastKernels(k32 *kernels[float32], _ *kernels[float64]) {
+// fastSets returns the set in assembly, if this processor can run it.
+func fastSets() []kernelSet {
 	if !cpu.ARM64.HasASIMD {
-		return
+		return nil
 	}
+	return []kernelSet{{"neon", neon}}
+}
+
+// neon takes the float32 products and exponentials in assembly. The other loops, and float64, stay portable.
+func neon(k32 *kernels[float32], _ *kernels[float64]) {
 	k32.name = "neon"
 	k32.mr, k32.nr = 6, 16
 	k32.tileRows, k32.tileCols, k32.tileVec = tileRows32, tileCols32, tileVec32

@@ -8,7 +8,7 @@ import (
 // portable returns the kernels in Go. They are the reference of the assembly.
 func portable[F Float]() kernels[F] {
 	return kernels[F]{
-		name: "go",
+		name: portableName,
 		mr:   4, nr: 4,
 		tileRows: func(k, groups int, a *F, lda, step int, b *F, c *F, ldc int, acc bool) {
 			for g := range groups {

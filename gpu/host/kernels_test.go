@@ -51,14 +51,23 @@ func tolerance[F Float]() float64 {
 	return 2e-6
 }
 
-// Every loop of the best kernels, at every length with every remainder, agrees with the portable one and stays in bounds.
-func TestVectorKernelsAgreeWithPlainLoops(t *testing.T) {
-	k32, k64, err := chooseKernels("")
-	if err != nil {
-		t.Fatal(err)
+// eachSet runs a test with every set of kernels that this processor has.
+func eachSet(t *testing.T, test func(t *testing.T, k32 kernels[float32], k64 kernels[float64])) {
+	for _, name := range KernelSets() {
+		k32, k64, err := chooseKernels(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(name, func(t *testing.T) { test(t, k32, k64) })
 	}
-	t.Run("f32", func(t *testing.T) { vectorKernels(t, k32) })
-	t.Run("f64", func(t *testing.T) { vectorKernels(t, k64) })
+}
+
+// Every loop, at every length with every remainder, agrees with the portable one and stays in bounds.
+func TestVectorKernelsAgreeWithPlainLoops(t *testing.T) {
+	eachSet(t, func(t *testing.T, k32 kernels[float32], k64 kernels[float64]) {
+		vectorKernels(t, k32)
+		vectorKernels(t, k64)
+	})
 }
 
 func vectorKernels[F Float](t *testing.T, k kernels[F]) {
@@ -110,10 +119,14 @@ func vectorKernels[F Float](t *testing.T, k kernels[F]) {
 
 // The exponential in assembly is good to two units in the last place and never leaves the normal numbers.
 func TestExponentialIsAccurate(t *testing.T) {
-	k, _, err := chooseKernels("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	eachSet(t, func(t *testing.T, k kernels[float32], _ kernels[float64]) {
+		if k.name != portableName { // which has math.Exp
+			exponential(t, k)
+		}
+	})
+}
+
+func exponential(t *testing.T, k kernels[float32]) {
 	x, in := make([]float32, 16), make([]float32, 16)
 	for v := -86.9; v < 80; v += 0.0137 {
 		for i := range x {
@@ -151,14 +164,10 @@ func TestExponentialIsAccurate(t *testing.T) {
 
 // Tiles agree with plain loops for every depth, for several groups, added and written, and stay in bounds.
 func TestTilesAgreeWithPlainLoops(t *testing.T) {
-	for _, name := range []string{"", "go"} {
-		k32, k64, err := chooseKernels(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Run(k32.name+"/f32", func(t *testing.T) { tiles(t, k32) })
-		t.Run(k32.name+"/f64", func(t *testing.T) { tiles(t, k64) })
-	}
+	eachSet(t, func(t *testing.T, k32 kernels[float32], k64 kernels[float64]) {
+		tiles(t, k32)
+		tiles(t, k64)
+	})
 }
 
 func tiles[F Float](t *testing.T, k kernels[F]) {
@@ -222,8 +231,8 @@ func FuzzProduct(f *testing.F) {
 		f.Add(s[0], s[1], s[2], uint64(1))
 	}
 	var devices []*Device
-	for _, opts := range []Options{{Threads: 2}, {Threads: 1, Kernels: "go"}} {
-		d, err := Open(opts)
+	for i, name := range KernelSets() {
+		d, err := Open(Options{Threads: 1 + i%2, Kernels: name})
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -240,14 +249,16 @@ func FuzzProduct(f *testing.F) {
 }
 
 func TestProductsOfAllSmallShapes(t *testing.T) {
-	d, err := Open(Options{Threads: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	for m := 1; m <= 70; m += 3 {
-		for n := 1; n <= 70; n++ {
-			product(t, d.f32, m, n, (m*7+n*13)%70+1, 1)
+	for _, name := range KernelSets() {
+		d, err := Open(Options{Threads: 2, Kernels: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		for m := 1; m <= 70; m += 3 {
+			for n := 1; n <= 70; n++ {
+				product(t, d.f32, m, n, (m*7+n*13)%70+1, 1)
+			}
 		}
 	}
 }

@@ -123,7 +123,7 @@ func (b *block) results(t testing.TB) [][]float64 {
 
 func TestResultsDoNotDependOnThreads(t *testing.T) {
 	for _, dtype := range []gpu.DType{gpu.Float32, gpu.Float64} {
-		for _, kernels := range []string{"", "go"} {
+		for _, kernels := range host.KernelSets() {
 			t.Run(dtype.String()+" "+kernels, func(t *testing.T) {
 				var want [][]float64
 				for _, threads := range []int{1, 2, 3, 7} {
@@ -149,18 +149,45 @@ func TestResultsDoNotDependOnThreads(t *testing.T) {
 }
 
 func TestKernelSetsAgree(t *testing.T) {
-	fast, slow := newBlock(t, open(t, host.Options{}), gpu.Float32), newBlock(t, open(t, host.Options{Kernels: "go"}), gpu.Float32)
-	fast.step()
-	slow.step()
-	a, b := fast.results(t), slow.results(t)
-	for i := range len(a) - 1 { // the last is a weight after AdamW, which turns small gradients into steps
-		var scale, worst float64
-		for j := range a[i] {
-			scale = max(scale, math.Abs(b[i][j]))
-			worst = max(worst, math.Abs(a[i][j]-b[i][j]))
+	results := func(kernels string) [][]float64 {
+		b := newBlock(t, open(t, host.Options{Kernels: kernels}), gpu.Float32)
+		b.step()
+		return b.results(t)
+	}
+	b := results("go")
+	for _, kernels := range host.KernelSets() {
+		a := results(kernels)
+		for i := range len(a) - 1 { // the last is a weight after AdamW, which turns small gradients into steps
+			var scale, worst float64
+			for j := range a[i] {
+				scale = max(scale, math.Abs(b[i][j]))
+				worst = max(worst, math.Abs(a[i][j]-b[i][j]))
+			}
+			if !(worst <= 1e-3*scale) { // gradients of random weights are ill-conditioned
+				t.Errorf("%s: result %d differs by %g of %g", kernels, i, worst, scale)
+			}
 		}
-		if !(worst <= 1e-3*scale) { // gradients of random weights are ill-conditioned
-			t.Errorf("result %d differs by %g of %g", i, worst, scale)
+	}
+}
+
+// The environment variable chooses where the options do not, and the choice shows in the class.
+func TestKernelsAreChosenByNameOrVariable(t *testing.T) {
+	sets := host.KernelSets()
+	class := func(opts host.Options) string {
+		_, set, _ := strings.Cut(open(t, opts).Info().Class, runtime.GOARCH+"/")
+		return set
+	}
+	t.Setenv(host.KernelsVariable, "")
+	if got := class(host.Options{}); got != sets[0] {
+		t.Errorf("the default is %s, want %s", got, sets[0])
+	}
+	for _, name := range sets {
+		t.Setenv(host.KernelsVariable, name)
+		if got := class(host.Options{}); got != name {
+			t.Errorf("the variable asks for %s and gets %s", name, got)
+		}
+		if got := class(host.Options{Kernels: "go"}); got != "go" {
+			t.Errorf("the option asks for go and gets %s", got)
 		}
 	}
 }

@@ -499,34 +499,13 @@ func TestARunThatDoesNotFitIsRefusedWithAdvice(t *testing.T) {
 
 // BenchmarkStep trains the default bench shape; it reports tokens a second.
 func BenchmarkStep(b *testing.B) {
-	c, err := llama.Shape{Dim: 256, Layers: 4, Heads: 4, KVHeads: 2, FeedForward: 688, Vocab: 4096, Context: 8192}.Config()
-	if err != nil {
-		b.Fatal(err)
-	}
-	m, err := llama.New(c, openHost(b), gpu.Float32, 1)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer m.Close()
-	o := tinyOptions(1 << 30)
-	tr, err := train.New(m, o)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer tr.Close()
-	p := datasets.Pack{CuSeqlens: []int32{0}}
-	for t := range 4096 {
-		p.InputIDs = append(p.InputIDs, int32(t*7919%4096))
-		if (t+1)%512 == 0 {
-			p.CuSeqlens = append(p.CuSeqlens, int32(t+1))
-		}
-	}
-	if _, err := tr.Step(bg, []datasets.Pack{p}); err != nil { // allocates what all steps use
+	tr, packs := benchTrainer(b), []datasets.Pack{benchPack(512)}
+	if _, err := tr.Step(bg, packs); err != nil { // allocates what all steps use
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := tr.Step(bg, []datasets.Pack{p}); err != nil {
+		if _, err := tr.Step(bg, packs); err != nil {
 			b.Fatal(err)
 		}
 	}
