@@ -48,7 +48,7 @@ func (c Checkpoints) path(step int) string {
 func (c Checkpoints) Save(s *State) error {
 	dir := c.path(s.Step)
 	if _, err := os.Stat(dir); err == nil {
-		if old, err := ReadState(dir); err == nil && old.Step == s.Step {
+		if verifyState(dir, s.Step) == nil {
 			return nil // a resumed run that took no step
 		}
 		if err := os.RemoveAll(dir); err != nil {
@@ -58,7 +58,7 @@ func (c Checkpoints) Save(s *State) error {
 	if err := s.WriteTo(dir); err != nil {
 		return err
 	}
-	if _, err := ReadState(dir); err != nil {
+	if err := verifyState(dir, s.Step); err != nil {
 		return fmt.Errorf("a checkpoint did not read back as written: %w", err)
 	}
 	steps, err := c.steps()

@@ -278,29 +278,51 @@ func syncDir(dir string) error {
 	return f.Sync()
 }
 
-// ReadState reads what WriteTo wrote and verifies its digest.
-func ReadState(dir string) (*State, error) {
+// openState reads a state's record, verifies the tensors' digest and opens their file.
+func openState(dir string) (Record, *safetensors.File, error) {
+	var r Record
 	data, err := os.ReadFile(filepath.Join(dir, StateRecord))
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint: %w", err)
+		return r, nil, fmt.Errorf("checkpoint: %w", err)
 	}
-	s := &State{}
-	if err := json.Unmarshal(data, &s.Record); err != nil {
-		return nil, fmt.Errorf("checkpoint %s: %w", dir, err)
+	if err := json.Unmarshal(data, &r); err != nil {
+		return r, nil, fmt.Errorf("checkpoint %s: %w", dir, err)
 	}
 	path := filepath.Join(dir, StateTensors)
 	digest, err := fileDigest(path)
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint: %w", err)
+		return r, nil, fmt.Errorf("checkpoint: %w", err)
 	}
-	if digest != s.TensorsSHA256 {
-		return nil, fmt.Errorf("checkpoint %s is corrupt: its sha256 is %s, the record says %s; use an earlier one", path, digest, s.TensorsSHA256)
+	if digest != r.TensorsSHA256 {
+		return r, nil, fmt.Errorf("checkpoint %s is corrupt: its sha256 is %s, the record says %s; use an earlier one", path, digest, r.TensorsSHA256)
 	}
 	f, err := safetensors.Open(path)
+	return r, f, err
+}
+
+// verifyState checks that dir holds the whole state after step steps, without taking it into memory.
+func verifyState(dir string, step int) error {
+	r, f, err := openState(dir)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if r.Step != step {
+		return fmt.Errorf("checkpoint %s is of step %d, not %d", dir, r.Step, step)
+	}
+	return nil
+}
+
+// ReadState reads what WriteTo wrote and verifies its digest.
+func ReadState(dir string) (*State, error) {
+	r, f, err := openState(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	s := &State{Record: r}
 	for _, t := range f.Tensors() {
 		st := stateTensor{name: t.Name, shape: t.Shape}
 		if t.DType == safetensors.F64 {
