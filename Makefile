@@ -5,7 +5,7 @@
 
 BIN := bin
 
-.PHONY: run build test drill lint clean
+.PHONY: run build test drill lint clean test-avx512
 
 run: build
 	@$(BIN)/starter run --embedded starter/examples/demo.yaml
@@ -35,3 +35,9 @@ clean:
 
 # The CUDA device: make cuda, make cuda-test, make test-cuda-nogpu.
 include gpu/cuda/cuda.mk
+
+# The host's AVX-512 kernels, on any machine, in the Bochs emulator: about five minutes. KERNEL is a Linux kernel to boot;
+# gpu/host/emulated_linux_test.go says what to install.
+KERNEL ?= $(lastword $(sort $(wildcard /boot/vmlinuz-*)))
+test-avx512:
+	@LONGALIGN_EMULATE_KERNEL=$(KERNEL) go test -count=1 -timeout 1h -v -run TestAVX512UnderEmulation ./gpu/host

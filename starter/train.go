@@ -47,7 +47,7 @@ func newTrainCommand() *cobra.Command {
 
 takes --packs-per-step of them a step, in order and from the start again at the end, and writes
 the trained model to --out. Standard output gets one JSON line a step, and one for each parameter's norm at the
-end. With --checkpoint-every, states are kept in OUT/checkpoints; --resume goes on from the newest
+end; OUT/metrics.jsonl has each step's line once, however often the run was resumed. With --checkpoint-every, states are kept in OUT/checkpoints; --resume goes on from the newest
 whole one, to the bit, however the process ended.`,
 		Example: `  starter train --model tiny --packs packs.jsonl --steps 200 --packs-per-step 8 --lr 1e-3 --out trained
   starter train --model tiny --packs packs.jsonl --steps 200 --packs-per-step 8 --lr 1e-3 --out trained --checkpoint-every 20 --resume`,
@@ -140,6 +140,11 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 	out := bufio.NewWriter(stdout)
 	defer out.Flush()
 	lines := json.NewEncoder(out)
+	curve, err := openCurve(f.out, t.History())
+	if err != nil {
+		return err
+	}
+	defer curve.Close()
 	if f.grads && t.StepsDone() == 0 {
 		if err := printGrads(ctx, lines, t, src); err != nil {
 			return err
@@ -149,6 +154,9 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 		OnParity: func(c train.Certificate) error { return keepParity(c, f.out, stderr) },
 		OnStep: func(m train.Metrics) error {
 			if err := lines.Encode(m); err != nil {
+				return err
+			}
+			if err := json.NewEncoder(curve).Encode(m); err != nil {
 				return err
 			}
 			return out.Flush()
@@ -182,6 +190,24 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 		}
 	}
 	return t.SaveModel(f.out)
+}
+
+// openCurve starts OUT/metrics.jsonl with the steps of the checkpoint, so that those a killed run took after
+// it are in the file once.
+func openCurve(dir string, history []train.Metrics) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.Create(filepath.Join(dir, "metrics.jsonl"))
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range history {
+		if err := json.NewEncoder(f).Encode(m); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
+	return f, nil
 }
 
 // openTrainer checks that the run fits into memory before it loads anything.
