@@ -25,6 +25,8 @@ const (
 	Float32 DType = iota
 	Float64
 	BFloat16
+	// UInt8 holds codes of optimizer states, integers from 0 to 255. Only memory operations and AdamW8 take it.
+	UInt8
 )
 
 // String returns the name used in configurations: f32, f64, bf16.
@@ -36,6 +38,8 @@ func (t DType) String() string {
 		return "f64"
 	case BFloat16:
 		return "bf16"
+	case UInt8:
+		return "u8"
 	}
 	return "unknown"
 }
@@ -47,6 +51,8 @@ func (t DType) Size() int {
 		return 8
 	case BFloat16:
 		return 2
+	case UInt8:
+		return 1
 	}
 	return 4
 }
@@ -68,6 +74,8 @@ type Info struct {
 	UUID    string `json:"uuid,omitempty"`
 	Threads int    `json:"threads,omitempty"`
 	Memory  int64  `json:"memory"` // bytes usable
+	// HostMemory is what the host can pin for the device; 0 where the device computes in the host's memory, or unknown.
+	HostMemory int64 `json:"host_memory,omitempty"`
 }
 
 // Layout says which elements of a head rotary embedding pairs.
@@ -104,6 +112,10 @@ type AdamW struct {
 	Step                               int
 	// GradScale multiplies the gradient before it is used (clipping).
 	GradScale float64
+	// Seed and First belong to AdamW8: its random numbers depend on them, on Step and on an element's place in the model,
+	// which is First plus its place in the buffers.
+	Seed  uint64
+	First int
 }
 
 // Device computes on its own memory. It is used by one goroutine at a time.
@@ -128,8 +140,18 @@ type Device interface {
 	// narrower (master weights to computing ones).
 	Copy(dst, src Buffer)
 	Zero(Buffer)
-	// Sync waits for all queued operations and returns the first failure.
+	// Sync waits for all queued operations and transfers and returns the first failure.
 	Sync() error
+
+	// AllocHost returns n zero elements of host memory that Transfer reaches at full speed. Upload, Download, Zero and Free take
+	// it as well; operations that compute refuse it.
+	AllocHost(n int, t DType) (HostBuffer, error)
+	// Transfer copies src to dst, of the same type and length, one of them host memory, beside the operations: it begins when
+	// what was queued before it has ended, and until Await of its event what is queued after it must neither write src nor
+	// touch dst. Transfers in one direction run in order, those in different directions do not wait for each other.
+	Transfer(dst, src Buffer) Event
+	// Await lets what is queued from now on wait for a transfer's end, without waiting itself. Await of nil does nothing.
+	Await(Event)
 	// Close frees everything.
 	Close() error
 
@@ -183,6 +205,9 @@ type Device interface {
 	SquaredNorm(g Buffer) float64
 	// AdamW updates weights w and moments m, v from gradient g (PyTorch's AdamW formulas).
 	AdamW(w, g, m, v Buffer, p AdamW)
+	// AdamW8 is AdamW with moments of eight bits: the update itself is that of AdamW, in the type of w and g; then the moments
+	// are rounded stochastically to the codes of Quantized.
+	AdamW8(w, g Buffer, m, v Quantized, p AdamW)
 }
 
 // Opener opens the device named "auto", "host" or "cuda[:N]"; worker and starter are wired with it.

@@ -1,6 +1,12 @@
 package gpu
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrOutOfMemory is what an allocation failed for that another plan of memory may avoid.
+var ErrOutOfMemory = errors.New("out of memory")
 
 // OpError is the failure of one device operation. It sticks: Sync returns it.
 type OpError struct {

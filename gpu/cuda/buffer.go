@@ -20,6 +20,7 @@ type allocation struct {
 	address uint64
 	bytes   int
 	freed   bool
+	memory  []byte // of the host, for buffers by AllocHost; address is then its place
 }
 
 // Len returns the number of elements.
@@ -34,6 +35,15 @@ func (b *Buffer) Slice(from, to int) gpu.Buffer {
 	from = max(0, min(from, b.n))
 	to = max(from, min(to, b.n))
 	return &Buffer{b.address + uint64(from*b.dtype.Size()), to - from, b.dtype, b.home}
+}
+
+// Bytes returns the memory of a buffer by AllocHost, nil of others.
+func (b *Buffer) Bytes() []byte {
+	if b.home.memory == nil {
+		return nil
+	}
+	from := int(b.address - b.home.address)
+	return b.home.memory[from : from+b.bytes() : from+b.bytes()]
 }
 
 func (b *Buffer) bytes() int { return b.n * b.dtype.Size() }
@@ -60,14 +70,8 @@ func aligned(d int, bs ...*Buffer) int32 {
 
 // Alloc returns n zeros.
 func (d *Device) Alloc(n int, t gpu.DType) (gpu.Buffer, error) {
-	if !d.Supports(t) {
-		return nil, fmt.Errorf("cuda device: %v is not supported; use f32 or bf16", t)
-	}
-	if n < 0 {
-		return nil, fmt.Errorf("cuda device: cannot allocate %d elements", n)
-	}
-	if d.err != nil {
-		return nil, d.err
+	if err := d.allocatable(n, t); err != nil {
+		return nil, err
 	}
 	bytes := max(n*t.Size(), 1)
 	address, err := d.m.alloc(bytes)
@@ -81,6 +85,16 @@ func (d *Device) Alloc(n int, t gpu.DType) (gpu.Buffer, error) {
 	return &Buffer{address, n, t, &allocation{address: address, bytes: bytes}}, nil
 }
 
+func (d *Device) allocatable(n int, t gpu.DType) error {
+	switch {
+	case !d.Supports(t) && t != gpu.UInt8:
+		return fmt.Errorf("cuda device: %v is not supported; use f32 or bf16", t)
+	case n < 0:
+		return fmt.Errorf("cuda device: cannot allocate %d elements", n)
+	}
+	return d.err
+}
+
 // Free gives the memory of b back; using it or a slice of it later is an error.
 func (d *Device) Free(b gpu.Buffer) {
 	x, ok := b.(*Buffer)
@@ -89,6 +103,12 @@ func (d *Device) Free(b gpu.Buffer) {
 	}
 	x.home.freed = true
 	if d.closed {
+		return
+	}
+	if x.home.memory != nil {
+		if err := d.m.freeHost(x.home.memory); err != nil {
+			d.fail("Free", err)
+		}
 		return
 	}
 	if err := d.m.free(x.home.address); err != nil {
@@ -118,53 +138,83 @@ const part = 1 << 22
 func upload[F float](d *Device, name string, dst gpu.Buffer, src []F) {
 	o := d.begin(name)
 	defer o.end()
-	b := o.want("the buffer", dst, len(src), gpu.Float32, gpu.BFloat16)
+	b := o.place("the buffer", dst, len(src))
+	if b.home.memory != nil {
+		o.try(d.m.sync()) // a transfer may still read it
+	}
 	for from := 0; from < len(src) && !o.failed(); from += part {
 		s := src[from:min(from+part, len(src))]
-		at := b.address + uint64(from*b.dtype.Size())
-		if b.dtype == gpu.Float32 {
-			if f, ok := any(s).([]float32); ok {
-				o.try(d.m.upload(at, memoryBytes(f)))
-				continue
+		var bytes []byte
+		switch b.dtype {
+		case gpu.Float32:
+			f, same := any(s).([]float32)
+			if !same {
+				f = make([]float32, len(s))
+				for i, v := range s {
+					f[i] = float32(v)
+				}
 			}
-			f := make([]float32, len(s))
+			bytes = memoryBytes(f)
+		case gpu.UInt8:
+			bytes = make([]byte, len(s))
 			for i, v := range s {
-				f[i] = float32(v)
+				bytes[i] = byte(v)
 			}
-			o.try(d.m.upload(at, memoryBytes(f)))
+		default:
+			h := make([]uint16, len(s))
+			for i, v := range s {
+				h[i] = narrow(float32(v))
+			}
+			bytes = memoryBytes(h)
+		}
+		if b.home.memory != nil {
+			copy(b.Bytes()[from*b.dtype.Size():], bytes)
 			continue
 		}
-		h := make([]uint16, len(s))
-		for i, v := range s {
-			h[i] = narrow(float32(v))
-		}
-		o.try(d.m.upload(at, memoryBytes(h)))
+		o.try(d.m.upload(b.address+uint64(from*b.dtype.Size()), bytes))
 	}
 }
 
 func download[F float](d *Device, name string, dst []F, src gpu.Buffer) {
 	o := d.begin(name)
 	defer o.end()
-	b := o.want("the buffer", src, len(dst), gpu.Float32, gpu.BFloat16)
+	b := o.place("the buffer", src, len(dst))
+	if b.home.memory != nil {
+		o.try(d.m.sync()) // a transfer may still write it
+	}
+	read := func(to []byte, from int) {
+		if b.home.memory != nil {
+			copy(to, b.Bytes()[from*b.dtype.Size():])
+			return
+		}
+		o.try(d.m.download(to, b.address+uint64(from*b.dtype.Size())))
+	}
 	for from := 0; from < len(dst) && !o.failed(); from += part {
 		s := dst[from:min(from+part, len(dst))]
-		at := b.address + uint64(from*b.dtype.Size())
-		if b.dtype == gpu.Float32 {
-			if f, ok := any(s).([]float32); ok {
-				o.try(d.m.download(memoryBytes(f), at))
-				continue
+		switch b.dtype {
+		case gpu.Float32:
+			f, same := any(s).([]float32)
+			if !same {
+				f = make([]float32, len(s))
 			}
-			f := make([]float32, len(s))
-			o.try(d.m.download(memoryBytes(f), at))
-			for i, v := range f {
+			read(memoryBytes(f), from)
+			if !same {
+				for i, v := range f {
+					s[i] = F(v)
+				}
+			}
+		case gpu.UInt8:
+			h := make([]byte, len(s))
+			read(h, from)
+			for i, v := range h {
 				s[i] = F(v)
 			}
-			continue
-		}
-		h := make([]uint16, len(s))
-		o.try(d.m.download(memoryBytes(h), at))
-		for i, v := range h {
-			s[i] = F(math.Float32frombits(uint32(v) << 16))
+		default:
+			h := make([]uint16, len(s))
+			read(memoryBytes(h), from)
+			for i, v := range h {
+				s[i] = F(math.Float32frombits(uint32(v) << 16))
+			}
 		}
 	}
 }
@@ -203,7 +253,13 @@ func (d *Device) Copy(dst, src gpu.Buffer) {
 func (d *Device) Zero(x gpu.Buffer) {
 	o := d.begin("Zero")
 	defer o.end()
-	if b := o.have("x", x); !o.failed() && b.n > 0 {
+	b := o.place("x", x, -1)
+	switch {
+	case o.failed() || b.n == 0:
+	case b.home.memory != nil:
+		o.try(d.m.sync())
+		clear(b.Bytes())
+	default:
 		o.work(0, float64(b.bytes()))
 		o.try(d.m.zero(b.address, b.bytes()))
 	}

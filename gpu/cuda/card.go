@@ -19,6 +19,7 @@ import (
 
 	"github.com/longalign/longalign-go/gpu"
 	"github.com/longalign/longalign-go/gpu/cuda/kernels"
+	"github.com/longalign/longalign-go/gpu/host"
 )
 
 // staging is the pinned memory through which large transfers go, at the bus's speed.
@@ -42,6 +43,8 @@ type card struct {
 	modules     []cu.Module
 	allocated   map[uint64]struct{}
 	blas        *matrixLibrary
+	lanes       [2]*lane // of transfers: in, out
+	pins        map[*byte]struct{}
 }
 
 type function struct {
@@ -118,7 +121,7 @@ func openCache() cache {
 }
 
 func openCard(at int) (_ *card, err error) {
-	c := &card{functions: map[kernels.Unit]*function{}, allocated: map[uint64]struct{}{}, cache: openCache()}
+	c := &card{functions: map[kernels.Unit]*function{}, allocated: map[uint64]struct{}{}, pins: map[*byte]struct{}{}, cache: openCache()}
 	if c.device, err = cu.GetDevice(at); err != nil {
 		return nil, failure("open", err)
 	}
@@ -177,7 +180,7 @@ func openCard(at int) (_ *card, err error) {
 	v := cu.Version()
 	c.description = gpu.Info{
 		Kind: "cuda", Name: name, Class: fmt.Sprintf("cuda/sm_%d%d/%s/nvrtc-%s", major, minor, products, c.compiler.version),
-		Driver: fmt.Sprintf("CUDA %d.%d", v/1000, v%1000/10), UUID: "GPU-" + id.String(), Memory: max(usable-scratchBytes, 0),
+		Driver: fmt.Sprintf("CUDA %d.%d", v/1000, v%1000/10), UUID: "GPU-" + id.String(), Memory: max(usable-scratchBytes, 0), HostMemory: host.UsableMemory(),
 	}
 	return c, nil
 }
@@ -222,7 +225,7 @@ func (c *card) alloc(bytes int) (address uint64, err error) {
 
 func (c *card) free(address uint64) error {
 	return c.on("free", func() error {
-		if err := c.stream.Synchronize(); err != nil {
+		if err := c.synchronize(); err != nil {
 			return err
 		}
 		delete(c.allocated, address)
@@ -285,7 +288,7 @@ func (c *card) tensorMap(t tensor) (m tensorMap, err error) {
 	return m, result("describe a tensor", int(r))
 }
 
-func (c *card) sync() error { return c.on("wait", c.stream.Synchronize) }
+func (c *card) sync() error { return c.on("wait", c.synchronize) }
 
 // function returns a compiled and loaded kernel that may have shared bytes of shared memory.
 func (c *card) function(u kernels.Unit, shared int) (*function, error) {
@@ -340,8 +343,9 @@ func (c *card) launch(u kernels.Unit, grid [3]uint32, threads, shared int, args 
 func (c *card) close() error {
 	err := c.on("close", func() error {
 		if c.s() != nil {
-			c.stream.Synchronize()
+			c.synchronize()
 		}
+		c.closeLanes()
 		c.blas.close(c)
 		for _, m := range c.modules {
 			m.Unload()

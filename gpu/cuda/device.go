@@ -155,6 +155,16 @@ func (o *operation) refuse(format string, args ...any) { o.try(fmt.Errorf(format
 
 // have returns operand b, whatever its length and type. After a failure it returns an empty buffer.
 func (o *operation) have(name string, b gpu.Buffer) *Buffer {
+	x := o.place(name, b, -1)
+	if x.home.memory != nil {
+		o.refuse("%s is host memory, which no operation computes in", name)
+		return &Buffer{home: &allocation{}}
+	}
+	return x
+}
+
+// place returns operand b, which may be host memory; n is its length, or -1 for any.
+func (o *operation) place(name string, b gpu.Buffer, n int) *Buffer {
 	none := &Buffer{home: &allocation{}}
 	if o.failed() {
 		return none
@@ -167,6 +177,8 @@ func (o *operation) have(name string, b gpu.Buffer) *Buffer {
 		o.refuse("%s is a %T of another device", name, b)
 	case x.home.freed:
 		o.refuse("%s was freed", name)
+	case n >= 0 && x.n != n:
+		o.refuse("%s has %d elements, not %d", name, x.n, n)
 	default:
 		return x
 	}

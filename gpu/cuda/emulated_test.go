@@ -3,6 +3,7 @@ package cuda
 import (
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 
@@ -12,15 +13,66 @@ import (
 	"github.com/longalign/longalign-go/gpu/devicetest"
 )
 
-// emulated runs a Device's launches in the emulator.
-type emulated struct{ *emulator.Machine }
+// emulated runs a Device's launches in the emulator. Transfers happen as late as they may: when they are awaited, or at the end.
+type emulated struct {
+	*emulator.Machine
+	pending *[2][]*late // transfers in and out, in order
+}
+
+type late struct {
+	run  func() error
+	done bool
+}
+
+// Wait is for transfers that something awaited.
+func (l *late) Wait() error {
+	if !l.done {
+		return errors.New("emulator: a wait on the host for a transfer that no operation awaited")
+	}
+	return nil
+}
+
+func (e emulated) allocHost(n int) ([]byte, error) { return make([]byte, n), nil }
+func (e emulated) freeHost([]byte) error           { return e.sync() }
+func (e emulated) transfer(device uint64, memory []byte, out bool) (gpu.Event, error) {
+	l, lane := &late{run: func() error { return e.move(e.Bytes(device, len(memory)), memory) }}, 0
+	if out {
+		l.run, lane = func() error { return e.move(memory, e.Bytes(device, len(memory))) }, 1
+	}
+	e.pending[lane] = append(e.pending[lane], l)
+	return l, nil
+}
+
+// await ends a transfer and those before it in its direction.
+func (e emulated) await(event gpu.Event) error {
+	for lane, all := range e.pending {
+		at := slices.Index(all, event.(*late))
+		for _, l := range all[:at+1] {
+			if err := l.run(); err != nil {
+				return err
+			}
+			l.done = true
+		}
+		e.pending[lane] = all[at+1:]
+	}
+	return nil
+}
+func (e emulated) sync() error {
+	for _, all := range e.pending {
+		if n := len(all); n > 0 {
+			if err := e.await(all[n-1]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
 
 func (e emulated) info() gpu.Info {
 	return gpu.Info{Kind: "cuda", Name: "emulator", Class: "cuda/emulated"}
 }
 func (e emulated) alloc(n int) (uint64, error) { return e.Alloc(n) }
 func (e emulated) free(a uint64) error         { return e.Free(a) }
-func (e emulated) sync() error                 { return nil }
 func (e emulated) close() error                { return e.Close() }
 func (e emulated) hopper() bool                { return true }
 func (e emulated) tensorMap(t tensor) (m tensorMap, err error) {
@@ -85,7 +137,7 @@ func openEmulated(t *testing.T, seed uint64) *Device {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := newDevice(emulated{m})
+	d := newDevice(emulated{m, new([2][]*late)})
 	t.Cleanup(func() {
 		if err := d.Close(); err != nil {
 			t.Error(err)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+
+	"github.com/longalign/longalign-go/gpu"
 )
 
 // Kind says what went wrong with a card, and so what to do.
@@ -11,16 +13,17 @@ type Kind string
 
 // Kinds of failure.
 const (
-	NoDriver     Kind = "no driver"         // the machine has no libcuda
-	WrongDriver  Kind = "wrong driver"      // too old, or not the kernel module's
-	NoDevice     Kind = "no device"         // a driver, but no such card
-	Architecture Kind = "architecture"      // a card older than compute capability 8.0, or newer than compiler and driver know
-	NoCompiler   Kind = "no compiler"       // NVRTC was not found or fails
-	OutOfMemory  Kind = "out of memory"     // on the card
-	Hardware     Kind = "hardware"          // uncorrectable memory or link error
-	DeviceLost   Kind = "device lost"       // the card stopped answering
-	KernelFailed Kind = "kernel failed"     // a kernel accessed what it must not: a mistake of this program
-	Refused      Kind = "refused by driver" // any other code
+	NoDriver        Kind = "no driver"          // the machine has no libcuda
+	WrongDriver     Kind = "wrong driver"       // too old, or not the kernel module's
+	NoDevice        Kind = "no device"          // a driver, but no such card
+	Architecture    Kind = "architecture"       // a card older than compute capability 8.0, or newer than compiler and driver know
+	NoCompiler      Kind = "no compiler"        // NVRTC was not found or fails
+	OutOfMemory     Kind = "out of memory"      // on the card
+	OutOfHostMemory Kind = "out of host memory" // pinned
+	Hardware        Kind = "hardware"           // uncorrectable memory or link error
+	DeviceLost      Kind = "device lost"        // the card stopped answering
+	KernelFailed    Kind = "kernel failed"      // a kernel accessed what it must not: a mistake of this program
+	Refused         Kind = "refused by driver"  // any other code
 )
 
 // Error is a failure of the card, its driver or libraries.
@@ -34,16 +37,17 @@ type Error struct {
 }
 
 var advice = map[Kind]string{
-	NoDriver:     "install NVIDIA's driver, or use device: host",
-	WrongDriver:  "update the driver to 525 or later and restart the machine",
-	NoDevice:     "use device: host, or check nvidia-smi and CUDA_VISIBLE_DEVICES",
-	Architecture: "use a card of compute capability 8.0 or later (A100, H100), or device: host",
-	NoCompiler:   "install the CUDA toolkit's libnvrtc (11.8, 12 or 13), or name its folder in LONGALIGN_CUDA_LIBRARIES",
-	OutOfMemory:  "use smaller micro-batches, recompute: layer, or a card with more memory",
-	Hardware:     "the card needs a reset by whoever runs the machine; the last checkpoint is intact, resume on another",
-	DeviceLost:   "restart the worker, and the machine if it happens again; the last checkpoint is intact",
-	KernelFailed: "the last checkpoint is intact; report this with the operation's name",
-	Refused:      "restart the worker; the last checkpoint is intact",
+	NoDriver:        "install NVIDIA's driver, or use device: host",
+	WrongDriver:     "update the driver to 525 or later and restart the machine",
+	NoDevice:        "use device: host, or check nvidia-smi and CUDA_VISIBLE_DEVICES",
+	Architecture:    "use a card of compute capability 8.0 or later (A100, H100), or device: host",
+	NoCompiler:      "install the CUDA toolkit's libnvrtc (11.8, 12 or 13), or name its folder in LONGALIGN_CUDA_LIBRARIES",
+	OutOfMemory:     "use smaller micro-batches, recompute: layer, or a card with more memory",
+	OutOfHostMemory: "free memory of the host, raise the limit of locked memory (ulimit -l), or use offload: none",
+	Hardware:        "the card needs a reset by whoever runs the machine; the last checkpoint is intact, resume on another",
+	DeviceLost:      "restart the worker, and the machine if it happens again; the last checkpoint is intact",
+	KernelFailed:    "the last checkpoint is intact; report this with the operation's name",
+	Refused:         "restart the worker; the last checkpoint is intact",
 }
 
 // Error says what failed and what to do.
@@ -51,6 +55,8 @@ func (e *Error) Error() string {
 	s := fmt.Sprintf("cuda: %s: %s", e.Op, e.Kind)
 	if e.Kind == OutOfMemory {
 		s += fmt.Sprintf(": %.1f MiB asked for, %.1f of %.1f GiB free", float64(e.Asked)/(1<<20), float64(e.Free)/(1<<30), float64(e.Total)/(1<<30))
+	} else if e.Kind == OutOfHostMemory {
+		s += fmt.Sprintf(": %.1f MiB of pinned memory asked for", float64(e.Asked)/(1<<20))
 	} else if e.Text != "" {
 		s += ": " + e.Text
 	}
@@ -58,6 +64,11 @@ func (e *Error) Error() string {
 		s += fmt.Sprintf(" (code %d)", e.Code)
 	}
 	return s + "; " + advice[e.Kind]
+}
+
+// Is reports true for gpu.ErrOutOfMemory where memory ran out.
+func (e *Error) Is(target error) bool {
+	return target == gpu.ErrOutOfMemory && (e.Kind == OutOfMemory || e.Kind == OutOfHostMemory)
 }
 
 // Elsewhere reports whether the same work may succeed on another machine.

@@ -123,6 +123,26 @@ func onFakeDriver(t *testing.T) {
 	if got[0] != n-10+1 || got[9] != n-1 || got[10] != 10 || got[n-1] != n-1 {
 		t.Errorf("memory holds %v … %v", got[:11], got[n-1])
 	}
+	h, err := d.AllocHost(10, gpu.Float32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := d.Transfer(h, x.Slice(0, 10))
+	if err := sent.Wait(); err != nil {
+		t.Errorf("a transfer ends with %v", err)
+	}
+	d.Await(sent)
+	d.Await(d.Transfer(x.Slice(20, 30), h))
+	got = make([]float32, 10)
+	d.Download(got, x.Slice(20, 30))
+	if err := d.Sync(); err != nil || got[0] != n-10+1 || got[9] != n-1 {
+		t.Errorf("what went out and in again is %v, %v", got, err)
+	}
+	d.Free(h)
+	_, err = d.AllocHost(1<<30, gpu.Float32)
+	if e := kind(err, OutOfHostMemory); e.Asked != 4<<30 || !errors.Is(err, gpu.ErrOutOfMemory) {
+		t.Errorf("out of host memory: %+v", e)
+	}
 	d.Free(x)
 	if d.Allocated() != 0 {
 		t.Errorf("%d bytes allocated after all was freed", d.Allocated())

@@ -23,6 +23,13 @@ type machine interface {
 	// hopper reports whether kernels for sm_90a run, whose tiles tensorMap describes.
 	hopper() bool
 	tensorMap(t tensor) (tensorMap, error)
+	// allocHost returns memory of the host that transfers reach at full speed, cleared.
+	allocHost(bytes int) ([]byte, error)
+	freeHost(memory []byte) error
+	// transfer queues a copy between a device address and host memory beside the launches; await makes later ones wait for it.
+	transfer(device uint64, memory []byte, out bool) (gpu.Event, error)
+	await(gpu.Event) error
+	// sync waits for launches and transfers.
 	sync() error
 	close() error
 }

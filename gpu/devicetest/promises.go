@@ -84,7 +84,14 @@ func (s *suite) errors(t *testing.T) {
 		"a target beyond the vocabulary": func(b *bench) {
 			b.CrossEntropy(make([]float64, 1), nil, nil, b.empty(4), gpu.Linear{In: 4, Out: 2, W: b.empty(8)}, []int32{2}, nil)
 		},
-		"steps that count from zero": func(b *bench) { b.AdamW(b.empty(4), b.empty(4), b.empty(4), b.empty(4), gpu.AdamW{}) },
+		"steps that count from zero":   func(b *bench) { b.AdamW(b.empty(4), b.empty(4), b.empty(4), b.empty(4), gpu.AdamW{}) },
+		"a transfer within the device": func(b *bench) { b.Transfer(b.empty(4), b.empty(4)) },
+		"a transfer of another length": func(b *bench) { b.Transfer(b.empty(4), b.host(5)) },
+		"host memory in an operation":  func(b *bench) { b.Add(b.empty(4), b.host(4)) },
+		"codes of another length": func(b *bench) {
+			q := gpu.Quantized{Codes: b.empty(4), Scales: b.empty(1)}
+			b.AdamW8(b.empty(4), b.empty(4), q, q, gpu.AdamW{Step: 1})
+		},
 		"a buffer that was freed": func(b *bench) {
 			x := b.empty(4)
 			b.Free(x)

@@ -33,6 +33,8 @@ func Run(t *testing.T, open func(t *testing.T) gpu.Device) {
 			t.Run("swiglu and add", s.elementwise)
 			t.Run("cross-entropy", s.crossEntropy)
 			t.Run("adamw", s.adamw)
+			t.Run("adamw in eight bits", s.adamw8)
+			t.Run("transfers", s.transfers)
 			t.Run("isolation of sequences", s.isolation)
 			t.Run("errors", s.errors)
 		})
@@ -95,6 +97,15 @@ func (b *bench) buffer(x matrix) gpu.Buffer {
 func (b *bench) empty(n int) gpu.Buffer {
 	b.Helper()
 	d, err := b.Alloc(n, b.dtype)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return d
+}
+
+func (b *bench) host(n int) gpu.Buffer {
+	b.Helper()
+	d, err := b.AllocHost(n, b.dtype)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -49,8 +49,16 @@ func (e *engine[F]) adamw(w, g, m, v gpu.Buffer, p gpu.AdamW) error {
 	if p.Step < 1 {
 		return fmt.Errorf("step %d; steps count from 1", p.Step)
 	}
+	j.constants = adamFactors[F](p)
+	e.work(14*float64(n), 7*float64(n))
+	e.dev.pool.run(j, ceil(n, sumPart))
+	return nil
+}
+
+// adamFactors are the factors of an update.
+func adamFactors[F Float](p gpu.AdamW) adamConstants[F] {
 	t := float64(p.Step)
-	j.constants = adamConstants[F]{
+	return adamConstants[F]{
 		gradScale: F(p.GradScale),
 		b1:        F(p.Beta1), a1: F(1 - p.Beta1),
 		b2: F(p.Beta2), a2: F(1 - p.Beta2),
@@ -59,9 +67,6 @@ func (e *engine[F]) adamw(w, g, m, v gpu.Buffer, p gpu.AdamW) error {
 		root: F(1 / math.Sqrt(1-math.Pow(p.Beta2, t))),
 		eps:  F(p.Eps),
 	}
-	e.work(14*float64(n), 7*float64(n))
-	e.dev.pool.run(j, ceil(n, sumPart))
-	return nil
 }
 
 func (j *sumJob[F]) part(_, i int) {

@@ -7,19 +7,34 @@ import (
 	"github.com/longalign/longalign-go/gpu"
 )
 
-// Buffer is host memory; one of f32 and f64 holds its elements.
+// Buffer is host memory; one of f32, f64 and u8 holds its elements.
 type Buffer struct {
 	dtype gpu.DType
 	f32   []float32
 	f64   []float64
+	u8    []uint8
 	home  *allocation
 }
 
 // allocation is what Alloc made; all slices of a buffer share it.
-type allocation struct{ freed bool }
+type allocation struct {
+	freed bool
+	host  bool // by AllocHost: no memory to compute in
+}
 
 // Len returns the number of elements.
-func (b *Buffer) Len() int { return len(b.f32) + len(b.f64) }
+func (b *Buffer) Len() int { return len(b.f32) + len(b.f64) + len(b.u8) }
+
+// Bytes returns the memory itself.
+func (b *Buffer) Bytes() []byte {
+	switch b.dtype {
+	case gpu.UInt8:
+		return b.u8
+	case gpu.Float64:
+		return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(b.f64))), 8*len(b.f64))
+	}
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(b.f32))), 4*len(b.f32))
+}
 
 // DType returns the element type.
 func (b *Buffer) DType() gpu.DType { return b.dtype }
@@ -31,9 +46,12 @@ func (b *Buffer) Slice(from, to int) gpu.Buffer {
 	from = max(0, min(from, n))
 	to = max(from, min(to, n))
 	s := &Buffer{dtype: b.dtype, home: b.home}
-	if b.dtype == gpu.Float64 {
+	switch b.dtype {
+	case gpu.Float64:
 		s.f64 = b.f64[from:to:to]
-	} else {
+	case gpu.UInt8:
+		s.u8 = b.u8[from:to:to]
+	default:
 		s.f32 = b.f32[from:to:to]
 	}
 	return s
@@ -43,13 +61,16 @@ func (b *Buffer) freed() bool { return b.home.freed }
 
 // bounds returns the addresses that the elements occupy.
 func (b *Buffer) bounds() (lo, hi uintptr) {
-	if b.dtype == gpu.Float64 {
+	switch b.dtype {
+	case gpu.Float64:
 		return memory(b.f64)
+	case gpu.UInt8:
+		return memory(b.u8)
 	}
 	return memory(b.f32)
 }
 
-func memory[F Float](x []F) (lo, hi uintptr) {
+func memory[F Float | uint8](x []F) (lo, hi uintptr) {
 	var f F
 	lo = uintptr(unsafe.Pointer(unsafe.SliceData(x)))
 	return lo, lo + uintptr(len(x))*unsafe.Sizeof(f)
@@ -83,19 +104,30 @@ func aligned[F Float](n int) []F {
 
 // Alloc returns n zeros.
 func (d *Device) Alloc(n int, t gpu.DType) (gpu.Buffer, error) {
-	if !d.Supports(t) {
+	b, err := d.alloc(n, t)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func (d *Device) alloc(n int, t gpu.DType) (*Buffer, error) {
+	if !d.Supports(t) && t != gpu.UInt8 {
 		return nil, fmt.Errorf("host device: %v is not supported; use f32 or f64", t)
 	}
 	if n < 0 {
 		return nil, fmt.Errorf("host device: cannot allocate %d elements", n)
 	}
 	if bytes := int64(n) * int64(t.Size()); d.info.Memory > 0 && bytes > d.info.Memory {
-		return nil, fmt.Errorf("host device: %d MiB asked for, the machine has %d; use fewer tokens a micro-batch or recompute activations", bytes>>20, d.info.Memory>>20)
+		return nil, fmt.Errorf("host device: %w: %d MiB asked for, the machine has %d; use fewer tokens a micro-batch or recompute activations", gpu.ErrOutOfMemory, bytes>>20, d.info.Memory>>20)
 	}
 	b := &Buffer{dtype: t, home: &allocation{}}
-	if t == gpu.Float64 {
+	switch t {
+	case gpu.Float64:
 		b.f64 = aligned[float64](n)
-	} else {
+	case gpu.UInt8:
+		b.u8 = make([]uint8, n)
+	default:
 		b.f32 = aligned[float32](n)
 	}
 	return b, nil
@@ -109,7 +141,7 @@ func (d *Device) Free(b gpu.Buffer) {
 	}
 	d.packs.forget(h)
 	h.home.freed = true
-	h.f32, h.f64 = nil, nil
+	h.f32, h.f64, h.u8 = nil, nil, nil
 }
 
 // Upload converts src into dst.
@@ -127,7 +159,7 @@ func (d *Device) Download64(dst []float64, src gpu.Buffer) {
 }
 
 func transfer[H Float](d *Device, op string, b gpu.Buffer, h []H, up bool) {
-	if d.start(op, b) == nil {
+	if !d.startMemory(op, b) {
 		return
 	}
 	buf, _ := b.(*Buffer)
@@ -142,6 +174,14 @@ func transfer[H Float](d *Device, op string, b gpu.Buffer, h []H, up bool) {
 	switch {
 	case up && buf.dtype == gpu.Float64:
 		convert(buf.f64, h)
+	case up && buf.dtype == gpu.UInt8:
+		for i, v := range h {
+			buf.u8[i] = uint8(v)
+		}
+	case buf.dtype == gpu.UInt8:
+		for i, v := range buf.u8 {
+			h[i] = H(v)
+		}
 	case up:
 		convert(buf.f32, h)
 	case buf.dtype == gpu.Float64:

@@ -76,7 +76,7 @@ func Open(opts Options) (*Device, error) {
 		Name:    processorName(),
 		Class:   "host/" + runtime.GOARCH + "/" + k32.name,
 		Threads: opts.Threads,
-		Memory:  usableMemory(),
+		Memory:  UsableMemory(),
 	}
 	return d, nil
 }
@@ -124,6 +124,9 @@ func (d *Device) start(op string, bufs ...gpu.Buffer) operations {
 		case h.freed():
 			d.fail(op, fmt.Errorf("buffer %d was freed", i))
 			return nil
+		case h.home.host || h.dtype == gpu.UInt8:
+			d.fail(op, fmt.Errorf("buffer %d is %v in memory that is not for computing (host memory: %v)", i, h.dtype, h.home.host))
+			return nil
 		case first:
 			t, first = h.dtype, false
 		case h.dtype != t:
@@ -138,6 +141,32 @@ func (d *Device) start(op string, bufs ...gpu.Buffer) operations {
 		return d.f64
 	}
 	return d.f32
+}
+
+// startMemory begins an operation that moves memory of any kind.
+func (d *Device) startMemory(op string, bufs ...gpu.Buffer) bool {
+	d.ops++
+	if d.err != nil {
+		return false
+	}
+	for i, b := range bufs {
+		h, ok := b.(*Buffer)
+		switch {
+		case b == nil || ok && h == nil:
+			d.fail(op, errNoBuffer)
+		case !ok:
+			d.fail(op, fmt.Errorf("buffer %d is a %T of another device", i, b))
+		case h.freed():
+			d.fail(op, fmt.Errorf("buffer %d was freed", i))
+		default:
+			continue
+		}
+		return false
+	}
+	if d.prof.on {
+		d.prof.begin(op)
+	}
+	return true
 }
 
 // finish ends an operation that start began.

@@ -93,8 +93,36 @@ func processorName() string {
 	return runtime.GOARCH
 }
 
-// usableMemory returns the bytes that the system says are available, or 0 if it does not say.
-func usableMemory() int64 {
+// UsableMemory returns the bytes that the system says are available, no more than what the process's control group leaves, or 0
+// if nothing says.
+func UsableMemory() int64 {
+	n := availableMemory()
+	for _, group := range [][2]string{
+		{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
+		{"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"},
+	} {
+		limit, used := number(group[0]), number(group[1])
+		if left := limit - used; limit > 0 && left > 0 && (n == 0 || left < n) {
+			n = left
+		}
+	}
+	return n
+}
+
+// number reads a file that holds one; 0 where it does not.
+func number(file string) int64 {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+func availableMemory() int64 {
 	text, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return 0

@@ -28,7 +28,16 @@ CUresult cuCtxSetCurrent(CUcontext c) { return c == (CUcontext)8 ? CUDA_SUCCESS 
 CUresult cuStreamCreate(CUstream *s, unsigned int f) { (void)f; *s = (CUstream)16; return 0; }
 CUresult cuStreamSynchronize(CUstream s) { (void)s; return failing("wait"); }
 CUresult cuStreamDestroy_v2(CUstream s) { (void)s; return 0; }
-CUresult cuMemHostAlloc(void **p, size_t n, unsigned int f) { (void)f; *p = malloc(n); return 0; }
+CUresult cuStreamWaitEvent(CUstream s, CUevent e, unsigned int f) { (void)s, (void)f; return e ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE; }
+CUresult cuEventCreate(CUevent *e, unsigned int f) { (void)f; *e = (CUevent)32; return 0; }
+CUresult cuEventRecord(CUevent e, CUstream s) { (void)s; return e ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE; }
+CUresult cuEventSynchronize(CUevent e) { (void)e; return failing("event"); }
+CUresult cuEventDestroy_v2(CUevent e) { (void)e; return 0; }
+CUresult cuMemHostAlloc(void **p, size_t n, unsigned int f) {
+	(void)f;
+	if (n > (size_t)1 << 31) return CUDA_ERROR_OUT_OF_MEMORY;
+	return (*p = malloc(n)) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
 CUresult cuMemFreeHost(void *p) { free(p); return 0; }
 CUresult cuMemGetInfo_v2(size_t *unused, size_t *total) { *unused = (size_t)5 << 30, *total = (size_t)80 << 30; return 0; }
 CUresult cuMemAlloc_v2(CUdeviceptr *p, size_t n) {

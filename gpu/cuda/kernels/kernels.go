@@ -67,7 +67,7 @@ var variants = map[string][]string{
 	"attention": widths, "attention_grad_q": widths, "attention_grad_kv": widths,
 	"hopper_attention": widths, "hopper_attention_grad_q": widths, "attention_gather_q": single,
 	"hopper_attention_grad_kv": {"D=64 FAST=0", "D=64 FAST=1", "D=128 FAST=0", "D=128 FAST=1"},
-	"gemm_bf16":                states, "gemm_f32": single,
+	"gemm_bf16":                states, "gemm_f32": single, "adamw8": single,
 }
 
 // Units returns every unit that the device launches, in order of name.
