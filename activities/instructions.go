@@ -36,19 +36,28 @@ const (
 	requestsFile    = "requests.json"
 )
 
-// spentCount is the count of what replies cost, in millionths of a USD.
-const spentCount = "spent (0.000001 USD)"
+// Counts of money, in millionths of a USD: what the replies cost, and the range that was forecast for the whole stage.
+const (
+	spentCount         = "spent (0.000001 USD)"
+	forecastLeastCount = "forecast, at least (0.000001 USD)"
+	forecastMostCount  = "forecast, at most (0.000001 USD)"
+)
 
-// describeInstructions leaves out what the user calls an endpoint.
+// describeInstructions leaves out what the user calls an endpoint. That language models are asked about each copy of an up-sampled document
+// apart was not always so: results from before have other keys.
 func describeInstructions(raw json.RawMessage) (json.RawMessage, error) {
 	p, err := decodeParams[datasets.InstructionsStageParams](raw)
 	if err != nil {
 		return nil, err
 	}
-	if p.Endpoint != nil {
-		p.Teacher = "endpoint"
+	if p.Endpoint == nil {
+		return meaning(p)
 	}
-	return meaning(p)
+	p.Teacher = "endpoint"
+	return meaning(struct {
+		datasets.InstructionsStageParams
+		Samples string `json:"samples"`
+	}{p, "by copy"})
 }
 
 // Sizes of shards. A teacher that costs time and money is asked some 200 times in one; rules do thousands of documents in a second.
@@ -203,6 +212,8 @@ func (j *job) putRequests(ctx context.Context, r RequestsReport) error {
 		j.count("replies refused", int64(r.Usage.Refused))
 	}
 	if j.shard == nil {
+		j.count(forecastLeastCount, int64(r.Forecast.USD.Low*1e6+0.5))
+		j.count(forecastMostCount, int64(r.Forecast.USD.High*1e6+0.5))
 		j.note("asking took %d requests and %.2f USD, forecast were %s", r.Usage.Requests, r.Usage.SpentUSD, r.Forecast)
 	}
 	return j.putMeasured(ctx, requestsFile, r)

@@ -279,12 +279,7 @@ func (a *Activities) runShard(ctx context.Context, call ShardCall) (*artifact.Ma
 		in[role] = ref
 	}
 	call.Inputs = in
-	working := s
-	working.run = func(ctx context.Context, j *job) error {
-		j.shard = &shard{Shards: *call.Shards, index: call.Index}
-		return s.run(ctx, j)
-	}
-	m, err := a.make(ctx, working, action, call.Call)
+	m, err := a.makePart(ctx, s, action, call.Call, &shard{Shards: *call.Shards, index: call.Index})
 	if err != nil {
 		return nil, err
 	}

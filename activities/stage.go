@@ -197,6 +197,11 @@ func (a *Activities) runStage(ctx context.Context, call Call) (artifact.Ref, err
 
 // make makes a stage's result and returns its manifest, which is not stored yet.
 func (a *Activities) make(ctx context.Context, s stage, action artifact.Action, call Call) (*artifact.Manifest, error) {
+	return a.makePart(ctx, s, action, call, nil)
+}
+
+// makePart is make for one shard of the stage, or nil for all of it.
+func (a *Activities) makePart(ctx context.Context, s stage, action artifact.Action, call Call, part *shard) (*artifact.Manifest, error) {
 	dir, err := os.MkdirTemp(a.Scratch, call.Stage+"-")
 	if err != nil {
 		return nil, err
@@ -210,7 +215,7 @@ func (a *Activities) make(ctx context.Context, s stage, action artifact.Action, 
 		return nil, err
 	}
 	manifest.Inputs, manifest.Started, manifest.Counts = call.Inputs, time.Now().UTC(), map[string]int64{}
-	j := &job{a: a, call: call, dir: dir, manifest: manifest}
+	j := &job{a: a, call: call, dir: dir, manifest: manifest, shard: part, signals: newSignaller(part != nil)}
 	if activity.IsActivity(ctx) {
 		info := activity.GetInfo(ctx)
 		j.manifest.Workflow = artifact.Workflow{ID: info.WorkflowExecution.ID, RunID: info.WorkflowExecution.RunID}
@@ -270,24 +275,29 @@ func (j *job) heartbeats(ctx context.Context, stop context.CancelCauseFunc, time
 			p = &Progress{Stage: j.call.Stage}
 		}
 		activity.RecordHeartbeat(ctx, *p)
+		j.tell(ctx, *p)
 	}
 }
 
 // report tells how far the stage is.
 func (j *job) report(ctx context.Context, p Progress) {
-	p.Stage = j.call.Stage
-	j.progress.Store(&p)
-	j.moves.Add(1)
-	if j.shard == nil { // of shards the workflow itself knows how many are done
-		j.signals.tell(ctx, j.a, p)
-	}
+	j.tell(ctx, j.moved(p))
 }
 
 // advance is report for what is called at every reply and from many goroutines: heartbeats show it.
 func (j *job) advance(p Progress) {
+	j.moved(p)
+}
+
+// moved keeps the progress for whoever asks.
+func (j *job) moved(p Progress) Progress {
 	p.Stage = j.call.Stage
+	if j.shard != nil {
+		p.Shard = j.shard.index + 1
+	}
 	j.progress.Store(&p)
 	j.moves.Add(1)
+	return p
 }
 
 // stopping is closed when the worker was asked to stop: a long stage saves and hands over.

@@ -118,13 +118,35 @@ func (f *follower) look(ctx context.Context) (view, error) {
 		if r.WorkflowID == "" || r.Waiting {
 			continue
 		}
+		var shards []activities.Progress
 		for _, p := range f.pending(ctx, r.WorkflowID) {
 			v.live[r.WorkflowID] = describePending(p)
+			if p.GetActivityType().GetName() == activities.ShardName(r.Stage) {
+				shards = append(shards, v.live[r.WorkflowID].Progress)
+			}
 			f.wait(ctx, p, r.Stage, waits)
+		}
+		if len(shards) > 0 {
+			live := v.live[r.WorkflowID]
+			live.Progress = f.shards(ctx, r.WorkflowID, shards)
+			v.live[r.WorkflowID] = live
 		}
 	}
 	v.waits = slices.Sorted(maps.Keys(waits))
 	return v, nil
+}
+
+// shards is how far a divided stage is: the shards that are done, and what those under way spent as well.
+func (f *follower) shards(ctx context.Context, id string, underWay []activities.Progress) activities.Progress {
+	var p activities.Progress
+	if answer, err := f.temporal.QueryWorkflow(ctx, id, "", workflows.ShardProgressQuery, true); err == nil {
+		_ = answer.Get(&p) // an older worker's answer only misses here
+	}
+	p.Note = fmt.Sprintf("%d under way", len(underWay))
+	for _, u := range underWay {
+		p.Add(u)
+	}
+	return p
 }
 
 // pending returns the activities that a workflow waits for.

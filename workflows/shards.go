@@ -2,6 +2,8 @@ package workflows
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"go.temporal.io/sdk/workflow"
 
@@ -10,8 +12,9 @@ import (
 
 // shardWindow makes a stage's next shards and waits for all of them, so that none is under way when the workflow continues as new. The first
 // failure that retries do not mend stops the others: they may cost money.
-func shardWindow(ctx workflow.Context, call *activities.Call) error {
+func shardWindow(ctx workflow.Context, call *activities.Call, view *shardView) error {
 	at := call.Shards
+	view.of = *at
 	asked := *call
 	asked.Shards = &activities.Shards{Count: at.Count, Size: at.Size, Window: at.Window}
 	ctx, cancel := workflow.WithCancel(ctx)
@@ -19,7 +22,6 @@ func shardWindow(ctx workflow.Context, call *activities.Call) error {
 	var failed error
 	wg := workflow.NewWaitGroup(ctx)
 	end := min(at.Next+at.Window, at.Count)
-	done := at.Next
 	for i := at.Next; i < end; i++ {
 		wg.Add(1)
 		workflow.Go(ctx, func(ctx workflow.Context) {
@@ -33,10 +35,10 @@ func shardWindow(ctx workflow.Context, call *activities.Call) error {
 				}
 				return
 			}
-			done++
 			at.Done += d.Done
 			at.SpentUSD += d.SpentUSD
-			workflow.SetCurrentDetails(ctx, shardDetails(done, *at))
+			view.finished(i, *at)
+			workflow.SetCurrentDetails(ctx, view.progress(false).Markdown())
 		})
 	}
 	wg.Wait(ctx)
@@ -47,7 +49,38 @@ func shardWindow(ctx workflow.Context, call *activities.Call) error {
 	return ctx.Err()
 }
 
-func shardDetails(done int, s activities.Shards) string {
-	p := activities.Progress{Unit: "shard", Done: int64(done), Total: int64(s.Count), Spent: s.SpentUSD}
-	return p.Markdown()
+// shardView is how far a stage's shards are, for people: those that are done, and what those under way tell of themselves.
+type shardView struct {
+	of   activities.Shards
+	done map[int]bool                // of this window
+	live map[int]activities.Progress // by shard
+}
+
+// ShardProgressQuery asks a stage's workflow how far its shards are, as an activities.Progress. With the argument true, what those under way
+// told of themselves is left out: heartbeats are newer.
+const ShardProgressQuery = "shards"
+
+// tell notes what a shard says of itself, unless it is done by now.
+func (v *shardView) tell(p activities.Progress) {
+	if index := p.Shard - 1; !v.done[index] {
+		v.live[index] = p
+	}
+}
+
+func (v *shardView) finished(index int, of activities.Shards) {
+	v.of = of
+	v.done[index] = true
+	delete(v.live, index)
+}
+
+// progress is that of all shards together, or of those that are done.
+func (v *shardView) progress(doneOnly bool) activities.Progress {
+	p := activities.Progress{Unit: "shard", Done: int64(v.of.Next + len(v.done)), Total: int64(v.of.Count), Spent: v.of.SpentUSD}
+	if doneOnly {
+		return p
+	}
+	for _, index := range slices.Sorted(maps.Keys(v.live)) {
+		p.Add(v.live[index])
+	}
+	return p
 }

@@ -174,16 +174,26 @@ func stageDetails(call activities.Call) string {
 // continues as new with the next, so that histories stay short.
 func Stage(ctx workflow.Context, call activities.Call) (artifact.Ref, error) {
 	workflow.SetCurrentDetails(ctx, "Waiting for a worker on queue **"+QueueOf(activities.ActivityName(call))+"**.")
+	view := &shardView{done: map[int]bool{}, live: map[int]activities.Progress{}}
+	if call.Shards != nil {
+		view.of = *call.Shards
+	}
+	// A query handler that cannot be set only takes the live view away.
+	_ = workflow.SetQueryHandler(ctx, ShardProgressQuery, func(doneOnly bool) (activities.Progress, error) { return view.progress(doneOnly), nil })
 	signals := workflow.GetSignalChannel(ctx, activities.ProgressSignal)
 	workflow.Go(ctx, func(ctx workflow.Context) {
 		for {
 			var p activities.Progress
 			signals.Receive(ctx, &p)
+			if p.Shard > 0 {
+				view.tell(p)
+				p = view.progress(false)
+			}
 			workflow.SetCurrentDetails(ctx, p.Markdown())
 		}
 	})
 	started := workflow.Now(ctx)
-	ref, err := makeStage(ctx, &call)
+	ref, err := makeStage(ctx, &call, view)
 	if workflow.IsContinueAsNewError(err) {
 		return ref, err
 	}
@@ -196,7 +206,7 @@ func Stage(ctx workflow.Context, call activities.Call) (artifact.Ref, error) {
 }
 
 // makeStage has the result made: by one activity, or by shards which another one joins.
-func makeStage(ctx workflow.Context, call *activities.Call) (artifact.Ref, error) {
+func makeStage(ctx workflow.Context, call *activities.Call, view *shardView) (artifact.Ref, error) {
 	var made activities.Outcome
 	run := func() error {
 		name := activities.ActivityName(*call)
@@ -208,7 +218,7 @@ func makeStage(ctx workflow.Context, call *activities.Call) (artifact.Ref, error
 		}
 		call.Shards = made.Shards
 	}
-	if err := shardWindow(ctx, call); err != nil {
+	if err := shardWindow(ctx, call, view); err != nil {
 		return artifact.Ref{}, err
 	}
 	if call.Shards.Next < call.Shards.Count {

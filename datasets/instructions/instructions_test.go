@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -344,6 +345,57 @@ func TestUnusableRepliesAreAskedAnewAndCounted(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// asker notes each request and replies with its key.
+type asker struct {
+	mu   sync.Mutex
+	keys map[string][]string // documents and instances by request
+}
+
+func (a *asker) Describe() string { return "asker" }
+
+func (a *asker) Ask(_ context.Context, r datasets.TeacherRequest) (datasets.TeacherReply, error) {
+	key, err := RequestKey("m", nil, r.Messages, r.Sample)
+	if err != nil {
+		return datasets.TeacherReply{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.keys[key] = append(a.keys[key], fmt.Sprintf("%s, copy %d, %s", r.Document.ID, r.Document.Copy, r.Kind))
+	if r.Kind == datasets.RequestPropose {
+		return datasets.TeacherReply{Text: "1: What of " + key + "?"}, nil
+	}
+	return datasets.TeacherReply{Text: "It is " + key}, nil
+}
+
+func TestCopiesAreAskedAboutIndependently(t *testing.T) {
+	a := &asker{keys: map[string][]string{}}
+	m := Maker{Teacher: a, Params: datasets.InstructionsParams{PerDocument: 2, Tasks: []datasets.TaskType{datasets.TaskSummary}}}
+	questions := map[string]bool{}
+	n := 0
+	copies := func(yield func(datasets.Document, error) bool) {
+		for c := range 4 {
+			if !yield(datasets.Document{ID: "long", Text: "A long text.", Copy: c, Split: datasets.SplitTrain}, nil) {
+				return
+			}
+		}
+	}
+	if _, err := m.Make(t.Context(), copies, 0, func(i datasets.Instance) error {
+		n++
+		questions[i.Messages[len(i.Messages)-2].Content] = true
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for key, from := range a.keys {
+		if len(from) > 1 {
+			t.Errorf("request %s was made for %q", key[:8], from)
+		}
+	}
+	if n != 8 || len(questions) != n {
+		t.Errorf("%d instances with %d different questions", n, len(questions))
 	}
 }
 

@@ -178,8 +178,9 @@ func (m *Maker) ask(ctx context.Context, d datasets.Document, k int, report *dat
 			reason, _ := unusable(last)
 			count(&report.Retried, reason)
 		}
-		// Instances of one document that drew the same task ask with different samples too.
-		request.Sample = k*m.Params.Attempts + attempt
+		// Instances of one document that drew the same task ask with different samples too, and so do copies: of an up-sampled document each
+		// one is asked about independently.
+		request.Sample = (d.Copy*m.Params.PerDocument+k)*m.Params.Attempts + attempt
 		var instance datasets.Instance
 		if instance, last = m.attempt(ctx, request, rng, report); last == nil {
 			return instance, nil
