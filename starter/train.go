@@ -12,6 +12,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -140,11 +141,14 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 	out := bufio.NewWriter(stdout)
 	defer out.Flush()
 	lines := json.NewEncoder(out)
-	curve, err := openCurve(f.out, t.History())
-	if err != nil {
-		return err
-	}
-	defer curve.Close()
+	// Made when the first step is taken: bad input writes nothing.
+	var curve *os.File
+	defer func() {
+		if curve != nil {
+			curve.Close()
+		}
+	}()
+	resumed := slices.Clone(t.History())
 	if f.grads && t.StepsDone() == 0 {
 		if err := printGrads(ctx, lines, t, src); err != nil {
 			return err
@@ -155,6 +159,12 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 		OnStep: func(m train.Metrics) error {
 			if err := lines.Encode(m); err != nil {
 				return err
+			}
+			if curve == nil {
+				var err error
+				if curve, err = openCurve(f.out, resumed); err != nil {
+					return err
+				}
 			}
 			if err := json.NewEncoder(curve).Encode(m); err != nil {
 				return err
