@@ -39,12 +39,13 @@ var families = map[string]fields{
 	"llama, biases":  base.with(fields{"attention_bias": true, "mlp_bias": true}),
 	"llama, linear":  base.with(fields{"rope_scaling": fields{"type": "linear", "factor": 4.0}}),
 	"llama, dynamic": base.with(fields{"max_position_embeddings": 64, "rope_scaling": fields{"type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 8}}),
-	"llama 3.1": base.with(fields{"rope_scaling": fields{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+	// Eight pairs a head, so that some keep their frequency, some are interpolated and some lie between.
+	"llama 3.1": base.with(fields{"head_dim": 16, "rope_scaling": fields{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
 		"high_freq_factor": 4.0, "original_max_position_embeddings": 32}}),
 	"mistral": base.with(fields{"model_type": "mistral", "sliding_window": 5}),
 	"qwen2":   base.with(fields{"model_type": "qwen2", "tie_word_embeddings": true, "use_sliding_window": true, "sliding_window": 6, "max_window_layers": 1}),
-	"qwen2, yarn": base.with(fields{"model_type": "qwen2", "rope_scaling": fields{"type": "yarn", "factor": 4.0,
-		"original_max_position_embeddings": 16}}),
+	"qwen2, yarn": base.with(fields{"model_type": "qwen2", "head_dim": 16, "rope_scaling": fields{"type": "yarn", "factor": 4.0,
+		"original_max_position_embeddings": 4096}}),
 	"qwen3": base.with(fields{"model_type": "qwen3", "head_dim": 6}),
 	"chatglm": {
 		"model_type": "chatglm", "padded_vocab_size": 23, "hidden_size": 16, "ffn_hidden_size": 20, "num_layers": 2,
