@@ -30,6 +30,7 @@ func slowTeacher(t *testing.T, requests *atomic.Int64) string {
 		var sent struct{ Messages []struct{ Content string } }
 		if err := json.NewDecoder(r.Body).Decode(&sent); err != nil || r.Header.Get("authorization") != "Bearer "+plantedKey {
 			w.WriteHeader(401)
+			fmt.Fprintf(w, `{"error":{"message":"the key %s is wrong"}}`, r.Header.Get("authorization"))
 			return
 		}
 		time.Sleep(30 * time.Millisecond)

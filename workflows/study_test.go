@@ -50,8 +50,10 @@ tables: {kind: demo}
 type cluster struct {
 	t        *testing.T
 	temporal client.Client
-	store    *artifact.Store
-	docs     string
+	// namespace is Temporal's.
+	namespace string
+	store     *artifact.Store
+	docs      string
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -63,8 +65,8 @@ func newCluster(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	temporal, _ := testenv.Namespace(t, testenv.Shared(t), workflows.SearchAttributes)
-	c := &cluster{t: t, temporal: temporal, store: store, docs: filepath.Join(t.TempDir(), "corpus")}
+	temporal, namespace := testenv.Namespace(t, testenv.Shared(t), workflows.SearchAttributes)
+	c := &cluster{t: t, temporal: temporal, namespace: namespace, store: store, docs: filepath.Join(t.TempDir(), "corpus")}
 	writeCorpus(t, c.docs)
 	return c
 }
