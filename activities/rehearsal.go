@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ type Rehearsal struct {
 	steps []Foreseen
 	// imagined are results that a real run would have, with the model of those that hold one.
 	imagined map[artifact.Ref]*llama.Config
+	calls    map[string]Call // by key
 	speeds   []speed
 	measured map[string]float64
 }
@@ -51,7 +53,7 @@ func (a *Activities) Rehearse(ctx context.Context) (r *Rehearsal, done func() er
 	if err != nil {
 		return nil, nil, err
 	}
-	r = &Rehearsal{a: aside, imagined: map[artifact.Ref]*llama.Config{}, measured: map[string]float64{}}
+	r = &Rehearsal{a: aside, imagined: map[artifact.Ref]*llama.Config{}, measured: map[string]float64{}, calls: map[string]Call{}}
 	dev, err := a.device(ctx, "auto", "")
 	if err != nil {
 		return nil, nil, errors.Join(err, remove())
@@ -67,6 +69,18 @@ func (r *Rehearsal) Foreseen() []Foreseen {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.steps
+}
+
+// Calls returns the calls of the run whose action keys are known, by key.
+func (r *Rehearsal) Calls() map[string]Call {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	calls := maps.Clone(r.calls)
+	for key, call := range calls {
+		call.Key = key
+		calls[key] = call
+	}
+	return calls
 }
 
 func (r *Rehearsal) add(f Foreseen) {
@@ -94,6 +108,11 @@ func (r *Rehearsal) Resolve(ctx context.Context, call Call) (Resolved, error) {
 		return Resolved{Key: hex.EncodeToString(identity[:])}, nil
 	}
 	found, err := r.a.Resolve(ctx, call)
+	if err == nil {
+		r.mu.Lock()
+		r.calls[found.Key] = call
+		r.mu.Unlock()
+	}
 	if err != nil {
 		r.add(Foreseen{Stage: call.Stage, Cell: call.Label, Problem: err.Error()})
 	} else if found.Hit {

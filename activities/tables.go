@@ -120,24 +120,52 @@ func ReadStudy(ctx context.Context, store *artifact.Store, tables artifact.Ref, 
 	}
 	s := &reports.Study{}
 	if err := store.ReadJSON(ctx, out.Blob, s); err != nil {
-		if s, err = gatherStudy(ctx, store, m, err); err != nil {
+		lost := fmt.Errorf("%s of %s: %w", studyFile, m.Ref(), err)
+		if s, err = gatherStudy(ctx, store, Call{Stage: m.Stage, Params: m.Params, Inputs: m.Inputs}, lost); err != nil {
 			return nil, err
 		}
 	}
 	s.Stages = append(s.Stages, reports.StageUse{Manifest: m})
-	if run != nil {
-		s.ID, s.Started, s.Finished, s.Status, s.Code, s.Spec = run.ID, run.Started, run.Finished, run.Status, run.Code, run.Spec
-		s.Problems = append(s.Problems, recordProblems(ctx, store, s, run)...)
-	}
+	recorded(ctx, store, s, run)
 	return s, nil
 }
 
-// gatherStudy makes a study from the inputs of a tables manifest whose own output cannot be read, as far as they can be.
-func gatherStudy(ctx context.Context, store *artifact.Store, m *artifact.Manifest, lost error) (*reports.Study, error) {
+// GatherStudy makes the study of a run whose tables cannot be read at all, from what they were made from, as far as the store has it. call
+// is the one that made them.
+func GatherStudy(ctx context.Context, store *artifact.Store, call Call, run *artifact.RunRecord, lost error) (*reports.Study, error) {
+	s, err := gatherStudy(ctx, store, call, lost)
+	if err != nil {
+		return nil, err
+	}
+	recorded(ctx, store, s, run)
+	return s, nil
+}
+
+// recorded adds what the run's record says to a study.
+func recorded(ctx context.Context, store *artifact.Store, s *reports.Study, run *artifact.RunRecord) {
+	if run == nil {
+		return
+	}
+	s.ID, s.Started, s.Finished, s.Status, s.Code, s.Spec = run.ID, run.Started, run.Finished, run.Status, run.Code, run.Spec
+	s.Problems = append(s.Problems, recordProblems(ctx, store, s, run)...)
+	// A result may have been made for one cell of the run and then be found by the others.
+	made, reused := map[artifact.Ref]bool{}, map[artifact.Ref]bool{}
+	for _, call := range run.Stages {
+		made[call.Ref] = made[call.Ref] || !call.Reused
+		reused[call.Ref] = reused[call.Ref] || call.Reused
+	}
+	for i, use := range s.Stages {
+		ref := use.Manifest.Ref()
+		s.Stages[i].Reused = reused[ref] && !made[ref]
+	}
+}
+
+// gatherStudy makes a study from the inputs of a call for tables whose own output cannot be read, as far as they can be.
+func gatherStudy(ctx context.Context, store *artifact.Store, call Call, lost error) (*reports.Study, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	p, err := decodeParams[TablesParams](m.Params)
+	p, err := decodeParams[TablesParams](call.Params)
 	if err != nil {
 		return nil, errors.Join(lost, err)
 	}
@@ -146,8 +174,8 @@ func gatherStudy(ctx context.Context, store *artifact.Store, m *artifact.Manifes
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	j := &job{a: &Activities{Store: store, Scratch: dir}, call: Call{Stage: m.Stage, Params: m.Params, Inputs: m.Inputs}, dir: dir, manifest: &artifact.Manifest{Counts: map[string]int64{}}}
-	problems := []string{fmt.Sprintf("%s of %s: %v; the report is made from what it was made from", studyFile, m.Ref(), lost)}
+	j := &job{a: &Activities{Store: store, Scratch: dir}, call: call, dir: dir, manifest: &artifact.Manifest{Counts: map[string]int64{}}}
+	problems := []string{fmt.Sprintf("%v; the report is made from what its tables were made from", lost)}
 	s, err := j.study(ctx, p, func(err error) error {
 		problems = append(problems, err.Error())
 		return ctx.Err()
@@ -396,8 +424,10 @@ func (j *job) lineage(ctx context.Context, p TablesParams) ([]reports.StageUse, 
 		if cells[ref] == nil {
 			cells[ref] = map[string]bool{}
 			m, err := j.a.Store.Manifest(ctx, ref)
-			if err != nil {
-				return err
+			if err != nil { // unless a repair has made it again
+				if m, err = j.a.Store.Current(ctx, ref); err != nil {
+					return err
+				}
 			}
 			manifests[ref] = m
 		} else if cell == "" || cells[ref][cell] {

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/longalign/longalign-go/datasets/artifact"
+	"github.com/longalign/longalign-go/reports"
 )
 
 // VerifyOptions says what is verified of a run, and what is mended.
@@ -19,6 +20,9 @@ type VerifyOptions struct {
 	Repair bool
 	// Costly lets a repair ask teachers, train, and run models. Without it only what costs nothing is made again.
 	Costly bool
+	// Calls, if not nil, are the calls that the run's specification leads to, by action key: with them a result is made again of which
+	// not even the manifest is left.
+	Calls func(context.Context) (map[string]Call, error)
 	// Progress, if not nil, is told what is being looked at.
 	Progress func(string)
 }
@@ -121,18 +125,28 @@ func (a *Activities) mend(ctx context.Context, run *artifact.RunRecord, ref arti
 		return Finding{Repaired: &found, Repair: "an earlier repair"}
 	}
 	m, err := a.Store.Manifest(ctx, ref)
-	if err != nil {
-		return Finding{Repair: "its manifest says how it was made and cannot be read: start the run again, which makes it anew beside the damaged one"}
+	var newer *artifact.NewerError
+	switch {
+	case errors.As(err, &newer):
+		return Finding{Repair: "it is left as it is: a newer version of this program wrote it, and can read it"}
+	case err != nil:
+		if m = a.copied(ctx, run, ref); m == nil {
+			return a.recreate(ctx, run, ref, o)
+		}
 	}
 	if found := a.relinked(ctx, m); found != nil {
-		if !o.Repair {
-			return Finding{Repair: fmt.Sprintf("the same bytes are elsewhere in the store: starter verify %s --repair names them in their place", run.ID)}
+		what := "another copy of the same bytes"
+		if err != nil {
+			what = "another copy of its manifest"
 		}
-		stored, err := a.putGeneration(ctx, m, found)
+		if !o.Repair {
+			return Finding{Repair: fmt.Sprintf("the store holds %s: starter verify %s --repair puts it in its place", what, run.ID)}
+		}
+		stored, err := a.putGeneration(ctx, found)
 		if err != nil {
 			return Finding{Repair: err.Error()}
 		}
-		return Finding{Repaired: stored, Repair: "another copy of the same bytes"}
+		return Finding{Repaired: stored, Repair: what}
 	}
 	if cost := Cost(m.Stage, m.Params); cost != "" && !o.Costly {
 		return Finding{Repair: fmt.Sprintf("making it again takes %s: starter verify %s --repair --costly, or start the run again", cost, run.ID)}
@@ -148,11 +162,89 @@ func (a *Activities) mend(ctx context.Context, run *artifact.RunRecord, ref arti
 	if again.Digest() != m.Digest() {
 		return Finding{Repair: "made again, it came out different, so the damaged one cannot be replaced by it: start the run again"}
 	}
-	stored, err := a.putGeneration(ctx, m, again)
+	stored, err := a.putGeneration(ctx, again)
 	if err != nil {
 		return Finding{Repair: err.Error()}
 	}
 	return Finding{Repaired: stored, Repair: "made again"}
+}
+
+// copied finds the manifest of a result that cannot be read under its name: another generation of it, or the copy that the tables of
+// a study keep of all manifests they rest on. What it says is checked by its key and, later, by its outputs' hashes.
+func (a *Activities) copied(ctx context.Context, run *artifact.RunRecord, ref artifact.Ref) *artifact.Manifest {
+	newest, err := a.Store.Generations(ctx, ref.Stage, ref.Key)
+	if err != nil {
+		return nil
+	}
+	for g := newest; g > 0; g-- {
+		if m, err := a.Store.Manifest(ctx, artifact.Ref{Stage: ref.Stage, Key: ref.Key, Generation: g}); err == nil {
+			return m
+		}
+	}
+	var found *artifact.Manifest
+	look := func(tables *artifact.Manifest) bool {
+		var s reports.Study
+		if readOutput(ctx, a.Store, tables, studyFile, &s) != nil {
+			return false
+		}
+		for _, use := range s.Stages {
+			if m := use.Manifest; m != nil && m.Stage == ref.Stage && m.Key == ref.Key && m.Check() == nil {
+				found = m
+			}
+		}
+		return found != nil
+	}
+	if run.Tables != nil {
+		if m, err := a.Store.Current(ctx, *run.Tables); err == nil && look(m) {
+			return found
+		}
+	}
+	for _, r := range a.Store.Manifests(ctx, "tables") {
+		if r.Err == nil && look(r.Manifest) {
+			return found
+		}
+	}
+	return nil
+}
+
+// recreate makes a result again of which nothing is known but its name: the run's specification leads to the call that has this key.
+func (a *Activities) recreate(ctx context.Context, run *artifact.RunRecord, ref artifact.Ref, o VerifyOptions) Finding {
+	const gone = "its manifest says how it was made and cannot be read, nor is there a copy of it"
+	if o.Calls == nil {
+		return Finding{Repair: gone + ": start the run again, which makes it anew beside the damaged one"}
+	}
+	if !o.Repair {
+		return Finding{Repair: fmt.Sprintf("%s: starter verify %s --repair makes it again by the run's specification", gone, run.ID)}
+	}
+	calls, err := o.Calls(ctx)
+	call, ok := calls[ref.Key]
+	switch {
+	case err != nil:
+		return Finding{Repair: fmt.Sprintf("%s; the run's specification does not lead to it: %v", gone, err)}
+	case !ok:
+		return Finding{Repair: gone + ", and the run's specification does not lead to it: what it is made from is gone too, or another version of this program made it; start the run again"}
+	}
+	if cost := Cost(call.Stage, call.Params); cost != "" && !o.Costly {
+		return Finding{Repair: fmt.Sprintf("%s; making it again takes %s: starter verify %s --repair --costly, or start the run again", gone, cost, run.ID)}
+	}
+	o.Progress("making " + ref.String() + " again")
+	s, err := stageNamed(call.Stage)
+	if err != nil {
+		return Finding{Repair: err.Error()}
+	}
+	action, err := a.action(ctx, call)
+	if err != nil {
+		return Finding{Repair: err.Error()}
+	}
+	again, err := a.make(ctx, s, action, call)
+	if err != nil {
+		return Finding{Repair: err.Error()}
+	}
+	stored, err := a.putGeneration(ctx, again)
+	if err != nil {
+		return Finding{Repair: err.Error()}
+	}
+	return Finding{Repaired: stored, Repair: "made again by the run's specification"}
 }
 
 // copiesSought bounds how many copies of a blob are looked for. There is more than one only after a repair.
@@ -179,16 +271,15 @@ func (a *Activities) relinked(ctx context.Context, m *artifact.Manifest) *artifa
 	return &found
 }
 
-// putGeneration stores a result that was made again beside all there are.
-func (a *Activities) putGeneration(ctx context.Context, old, again *artifact.Manifest) (*artifact.Ref, error) {
-	newest := old
-	if m, err := a.Store.FindManifest(ctx, old.Stage, old.Key); err == nil {
-		newest = m
+// putGeneration stores a result beside all generations there are, readable or not.
+func (a *Activities) putGeneration(ctx context.Context, m *artifact.Manifest) (*artifact.Ref, error) {
+	newest, err := a.Store.Generations(ctx, m.Stage, m.Key)
+	if err != nil {
+		return nil, err
 	}
-	next := newest.NextGeneration()
-	next.Inputs, next.Outputs, next.Counts, next.Notes, next.Warnings, next.Flags, next.Ledger = again.Inputs, again.Outputs, again.Counts, again.Notes, again.Warnings, again.Flags, again.Ledger
-	next.Started, next.Finished, next.Workflow = again.Started, again.Finished, artifact.Workflow{}
-	stored, err := a.Store.PutManifest(ctx, next)
+	next := *m
+	next.Generation = newest + 1
+	stored, err := a.Store.PutManifest(ctx, &next)
 	if err != nil {
 		return nil, err
 	}
@@ -265,7 +356,7 @@ func (a *Activities) replace(ctx context.Context, run *artifact.RunRecord, m *ar
 	if err != nil {
 		return nil, err.Error()
 	}
-	stored, err := a.putGeneration(ctx, m, again)
+	stored, err := a.putGeneration(ctx, again)
 	switch {
 	case err != nil:
 		return nil, err.Error()

@@ -130,7 +130,17 @@ func (s *Study) facts() []fact {
 	add("Started", date(s.Started))
 	add("Finished", date(s.Finished))
 	if !s.Started.IsZero() && s.Finished.After(s.Started) {
-		add("Took", s.Finished.Sub(s.Started).Round(time.Second).String())
+		took := s.Finished.Sub(s.Started).Round(time.Second).String()
+		reused := 0
+		for _, u := range s.Stages {
+			if u.Reused {
+				reused++
+			}
+		}
+		if reused > 0 {
+			took += fmt.Sprintf(", with %d of %d results reused", reused, len(s.Stages))
+		}
+		add("Took", took)
 	}
 	add("Code", codeText(s.Code))
 	var machines []string

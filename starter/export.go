@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/longalign/longalign-go/activities"
 	"github.com/longalign/longalign-go/datasets/artifact"
 	"github.com/longalign/longalign-go/reports"
 )
@@ -73,11 +72,11 @@ func export(ctx context.Context, store *artifact.Store, id, dir string, asJSON b
 
 // describeExport writes the report, the crate's description and the citation, from the exported artifacts.
 func describeExport(ctx context.Context, store *artifact.Store, run *artifact.RunRecord, dir string) error {
-	study, err := activities.ReadStudy(ctx, store, *run.Tables, run)
+	study, err := readStudy(ctx, store, run, nil)
 	if err != nil {
 		return err
 	}
-	if _, err := writeRunReport(ctx, store, run, filepath.Join(dir, reportDir)); err != nil {
+	if _, err := writeRunReport(ctx, store, run, filepath.Join(dir, reportDir), io.Discard); err != nil {
 		return err
 	}
 	files, err := reports.Files(study)

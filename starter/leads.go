@@ -20,7 +20,7 @@ func foundations(ctx context.Context, store *artifact.Store, id string, o lineag
 	if err != nil {
 		return err
 	}
-	study, err := activities.ReadStudy(ctx, store, *run.Tables, run)
+	study, err := readStudy(ctx, store, run, nil)
 	if err != nil {
 		return err
 	}

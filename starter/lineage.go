@@ -113,7 +113,7 @@ func trace(ctx context.Context, store *artifact.Store, id, cell, document string
 	var leads []activities.TableCell
 	if document != "" && run.Tables != nil {
 		// A run whose tables cannot be read still tells of the document.
-		if study, err := activities.ReadStudy(ctx, store, *run.Tables, run); err == nil {
+		if study, err := readStudy(ctx, store, run, nil); err == nil {
 			leads = activities.LeadsTo(run, study, traces)
 		}
 	}

@@ -71,6 +71,7 @@ func checkProvenance(t *testing.T, r *remote, id string) {
 			t.Error("the report changed with the repair")
 		}
 	})
+	t.Run("whatever is damaged, the rest is told", func(t *testing.T) { checkDamage(t, r, id) })
 	t.Run("lineage leads both ways", func(t *testing.T) {
 		out, _ := r.do(exitDone, r.local("lineage", id, "--cell", "packing/seed=1")...)
 		contains(t, "lineage", out, "checkpoint (tuned)", "trained in step", "held-out")

@@ -47,16 +47,16 @@ machine, with or without Temporal. With two runs it compares them cell by cell, 
 					if err != nil {
 						return err
 					}
-					return printComparison(c.Context(), store, run, other, format, c.OutOrStdout())
+					return printComparison(c.Context(), store, run, other, format, c.OutOrStdout(), c.ErrOrStderr())
 				}
 				if out != "" {
-					index, err := writeRunReport(c.Context(), store, run, out)
+					index, err := writeRunReport(c.Context(), store, run, out, c.ErrOrStderr())
 					if err == nil {
 						fmt.Fprintln(c.OutOrStdout(), index)
 					}
 					return err
 				}
-				return printRunTables(c.Context(), store, run, table, format, c.OutOrStdout())
+				return printRunTables(c.Context(), store, run, table, format, c.OutOrStdout(), c.ErrOrStderr())
 			})
 		},
 	}
@@ -79,15 +79,48 @@ func finishedRun(ctx context.Context, store *artifact.Store, id string) (*artifa
 	return run, nil
 }
 
+// readStudy reads a run's study. When its tables are lost or damaged, the study is gathered from what the run's specification leads to.
+// What could not be read is told on stderr; nil tells nobody, for where the study's own list of problems is shown.
+func readStudy(ctx context.Context, store *artifact.Store, run *artifact.RunRecord, stderr io.Writer) (*reports.Study, error) {
+	study, err := activities.ReadStudy(ctx, store, *run.Tables, run)
+	var corrupt *artifact.CorruptError
+	if err != nil && (errors.Is(err, artifact.ErrNotFound) || errors.As(err, &corrupt)) {
+		study, err = gatherStudy(ctx, store, run, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if stderr != nil {
+		for _, p := range study.Problems {
+			fmt.Fprintln(stderr, "starter: a part of the report could not be read:", p)
+		}
+	}
+	return study, nil
+}
+
+// gatherStudy makes the study of a run whose tables are lost.
+func gatherStudy(ctx context.Context, store *artifact.Store, run *artifact.RunRecord, lost error) (*reports.Study, error) {
+	calls, err := callsOf(ctx, store, run)
+	if err != nil {
+		return nil, errors.Join(lost, err)
+	}
+	for _, call := range calls {
+		if call.Stage == run.Tables.Stage {
+			return activities.GatherStudy(ctx, store, call, run, lost)
+		}
+	}
+	return nil, fmt.Errorf("%w; nor does the run's specification lead to what its tables were made from: starter verify %s says what is missing", lost, run.ID)
+}
+
 // printComparison prints how two runs differ.
-func printComparison(ctx context.Context, store *artifact.Store, a, b *artifact.RunRecord, format string, w io.Writer) error {
+func printComparison(ctx context.Context, store *artifact.Store, a, b *artifact.RunRecord, format string, w, stderr io.Writer) error {
 	f, err := reports.ParseFormat(format)
 	if err != nil {
 		return usageError{err}
 	}
 	var studies [2]*reports.Study
 	for i, run := range []*artifact.RunRecord{a, b} {
-		if studies[i], err = activities.ReadStudy(ctx, store, *run.Tables, run); err != nil {
+		if studies[i], err = readStudy(ctx, store, run, stderr); err != nil {
 			return err
 		}
 	}
@@ -100,12 +133,12 @@ func printComparison(ctx context.Context, store *artifact.Store, a, b *artifact.
 }
 
 // printRunTables prints one table of a run, or all.
-func printRunTables(ctx context.Context, store *artifact.Store, run *artifact.RunRecord, table, format string, w io.Writer) error {
+func printRunTables(ctx context.Context, store *artifact.Store, run *artifact.RunRecord, table, format string, w, stderr io.Writer) error {
 	f, err := reports.ParseFormat(format)
 	if err != nil {
 		return usageError{err}
 	}
-	study, err := activities.ReadStudy(ctx, store, *run.Tables, run)
+	study, err := readStudy(ctx, store, run, stderr)
 	if err != nil {
 		return err
 	}
@@ -135,8 +168,8 @@ func printRunTables(ctx context.Context, store *artifact.Store, run *artifact.Ru
 
 // writeRunReport writes report.html, the tables in all formats and the figures into a directory, each file whole or not at
 // all, and returns the report's path.
-func writeRunReport(ctx context.Context, store *artifact.Store, run *artifact.RunRecord, dir string) (string, error) {
-	study, err := activities.ReadStudy(ctx, store, *run.Tables, run)
+func writeRunReport(ctx context.Context, store *artifact.Store, run *artifact.RunRecord, dir string, stderr io.Writer) (string, error) {
+	study, err := readStudy(ctx, store, run, stderr)
 	if err != nil {
 		return "", err
 	}

@@ -225,11 +225,11 @@ func (o *runOptions) finish(ctx context.Context, id string, result workflows.Stu
 		if err := printJSON(stdout, map[string]any{"id": id, "tables": result.Tables, "failed": result.Failed}); err != nil {
 			return err
 		}
-	} else if err := printRunTables(ctx, store, record, "", "text", stdout); err != nil {
+	} else if err := printRunTables(ctx, store, record, "", "text", stdout, stderr); err != nil {
 		return err
 	}
 	dir := filepath.Join(o.embedded.data, "reports", id)
-	report, err := writeRunReport(ctx, store, record, dir)
+	report, err := writeRunReport(ctx, store, record, dir, nil)
 	if err != nil {
 		return fmt.Errorf("the run is finished, but its report could not be written: %w; try starter report %s --out DIR", err, id)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -97,7 +98,8 @@ func listRuns(ctx context.Context, store *artifact.Store, asJSON bool, stdout, s
 		fmt.Fprintf(stderr, "no runs in %s yet; start one with starter run\n", store.URI())
 		return nil
 	}
-	t := newTextTable(stdout, "ID", "STATUS", "STARTED", "TOOK", "CELLS", "MADE", "REUSED")
+	t := newTextTable(stdout, "ID", "ATTEMPT", "STATUS", "STARTED", "TOOK", "CELLS", "MADE", "REUSED")
+	attempts := attemptsOf(runs)
 	for _, r := range runs {
 		made, reused := map[artifact.Ref]bool{}, map[artifact.Ref]bool{}
 		for _, call := range r.Stages {
@@ -115,17 +117,35 @@ func listRuns(ctx context.Context, store *artifact.Store, asJSON bool, stdout, s
 		if len(r.Failed) > 0 {
 			status = fmt.Sprintf("%s, %d cells failed", status, len(r.Failed))
 		}
-		t.row(r.ID, status, r.Started.Local().Format("2006-01-02 15:04:05"), took, fmt.Sprint(len(r.Cells)), fmt.Sprint(len(made)), fmt.Sprint(len(reused)))
+		t.row(r.ID, attempts[r], status, r.Started.Local().Format("2006-01-02 15:04:05"), took, fmt.Sprint(len(r.Cells)), fmt.Sprint(len(made)), fmt.Sprint(len(reused)))
 	}
 	return t.flush()
+}
+
+// attemptsOf numbers the executions of each run by when they began, "2 of 3", where there is more than one.
+func attemptsOf(runs []*artifact.RunRecord) map[*artifact.RunRecord]string {
+	byID := map[string][]*artifact.RunRecord{}
+	for _, r := range runs {
+		byID[r.ID] = append(byID[r.ID], r)
+	}
+	numbers := map[*artifact.RunRecord]string{}
+	for _, all := range byID {
+		slices.SortStableFunc(all, func(a, b *artifact.RunRecord) int { return a.Started.Compare(b.Started) })
+		for i, r := range all {
+			if numbers[r] = "1"; len(all) > 1 {
+				numbers[r] = fmt.Sprintf("%d of %d", i+1, len(all))
+			}
+		}
+	}
+	return numbers
 }
 
 func newExplainCommand() *cobra.Command {
 	var s storeCommand
 	c := &cobra.Command{
 		Use:   "explain ID",
-		Short: "Say for each stage of a run whether it was made or reused, and why",
-		Long: `explain prints each result that the run used: a hit, found in the store, or a miss, made by the run. For a miss it
+		Short: "Say for each result of a run whether it was a hit (reused) or a miss (made), and why",
+		Long: `explain prints each result that the run used: a hit, found in the store and reused, or a miss, made by the run. For a miss it
 names the most similar result that was there before, and the fields of the action key in which the two differ.`,
 		Example: "  starter explain demo-3f2a91c07d1b",
 		Args:    cobra.ExactArgs(1),
@@ -181,7 +201,7 @@ func explain(ctx context.Context, store *artifact.Store, id string, asJSON bool,
 			}
 		}
 	}
-	fmt.Fprintf(stdout, "%d results: %d hits, %d misses\n", len(all), hits, len(all)-hits)
+	fmt.Fprintf(stdout, "%d results: %d hits (reused), %d misses (made)\n", len(all), hits, len(all)-hits)
 	for _, cell := range run.Cells {
 		if why := run.Failed[cell]; why != "" {
 			fmt.Fprintf(stdout, "cell %s failed: %s\n", cell, why)

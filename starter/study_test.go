@@ -115,7 +115,7 @@ func TestAStudyFromTheCommandLine(t *testing.T) {
 		}
 		contains(t, "run", progress, "reused")
 		out, _ := r.do(exitDone, r.local("explain", id)...)
-		contains(t, "explain", out, "14 results: 14 hits, 0 misses")
+		contains(t, "explain", out, "14 results: 14 hits (reused), 0 misses (made)")
 	})
 	t.Run("what differs is explained", func(t *testing.T) {
 		_, progress := r.do(exitDone, r.remote("run", "study.yaml", "--set", "train.learning_rate=2e-2")...)
@@ -124,7 +124,7 @@ func TestAStudyFromTheCommandLine(t *testing.T) {
 			t.Fatal("another learning rate has the same ID")
 		}
 		out, _ := r.do(exitDone, r.local("explain", other)...)
-		contains(t, "explain", out, "miss", "hit", "params.train.learning_rate: 0.01 → 0.02", "7 hits, 7 misses")
+		contains(t, "explain", out, "miss", "hit", "params.train.learning_rate: 0.01 → 0.02", "7 hits (reused), 7 misses (made)")
 		out, _ = r.do(exitDone, r.local("list")...)
 		contains(t, "list", out, id, other, "completed")
 		var runs []artifact.RunRecord

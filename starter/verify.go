@@ -14,6 +14,7 @@ import (
 	"github.com/longalign/longalign-go/activities"
 	"github.com/longalign/longalign-go/datasets/artifact"
 	"github.com/longalign/longalign-go/gpu/devices"
+	"github.com/longalign/longalign-go/workflows"
 )
 
 func newVerifyCommand() *cobra.Command {
@@ -68,6 +69,9 @@ func verify(ctx context.Context, store *artifact.Store, id string, o activities.
 	a := &activities.Activities{Store: store, OpenDevice: devices.Open}
 	status := newStatusLine(stderr)
 	o.Progress = status.say
+	o.Calls = func(ctx context.Context) (map[string]activities.Call, error) {
+		return callsOf(ctx, store, run)
+	}
 	v, err := a.Verify(ctx, run, o)
 	status.clear()
 	if err != nil {
@@ -84,6 +88,15 @@ func verify(ctx context.Context, store *artifact.Store, id string, o activities.
 		return fmt.Errorf("run %s: %s", id, plural(unrepaired(v), "finding"))
 	}
 	return nil
+}
+
+// callsOf returns the calls that a run's specification leads to, by action key.
+func callsOf(ctx context.Context, store *artifact.Store, run *artifact.RunRecord) (map[string]activities.Call, error) {
+	spec, err := workflows.RecordedSpec(run.Spec)
+	if err != nil {
+		return nil, fmt.Errorf("the run's record was made by another version: %w", err)
+	}
+	return workflows.Calls(ctx, spec, &activities.Activities{Store: store, OpenDevice: devices.Open})
 }
 
 func unrepaired(v *activities.Verification) int {

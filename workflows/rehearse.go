@@ -18,6 +18,20 @@ import (
 	"github.com/longalign/longalign-go/datasets/artifact"
 )
 
+// Calls returns the calls that a study's specification leads to, by action key, as far as the store has what they are made from or
+// making it costs nothing. It changes nothing.
+func Calls(ctx context.Context, spec Spec, a *activities.Activities) (calls map[string]activities.Call, err error) {
+	r, done, err := a.Rehearse(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	if _, err := Rehearse(ctx, spec, r); err != nil {
+		return nil, err
+	}
+	return r.Calls(), nil
+}
+
 // Rehearse runs a study in this process, without a server: the very workflow, so that what is foretold is what would be
 // asked for, with activities that look into the store and change nothing. It returns why cells would fail.
 func Rehearse(ctx context.Context, spec Spec, r *activities.Rehearsal) (failed map[string]string, err error) {

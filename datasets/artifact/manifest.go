@@ -142,8 +142,8 @@ func (m *Manifest) NextGeneration() *Manifest {
 	return &next
 }
 
-// check refuses what must never be stored under the manifest's name.
-func (m *Manifest) check() error {
+// Check refuses what must never be stored under the manifest's name: a description with another key, outputs without valid names.
+func (m *Manifest) Check() error {
 	if _, err := m.Ref().path(); err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (s *Store) PutManifest(ctx context.Context, m *Manifest) (winner *Manifest,
 	if mine.Generation == 0 {
 		mine.Generation = 1
 	}
-	if err := mine.check(); err != nil {
+	if err := mine.Check(); err != nil {
 		return nil, err
 	}
 	key, err := mine.Ref().path()
@@ -226,7 +226,7 @@ func (s *Store) Manifest(ctx context.Context, ref Ref) (*Manifest, error) {
 	if m.Ref() != ref {
 		return nil, &CorruptError{Store: s.uri, Object: key, Want: ref.String(), Got: m.Ref().String()}
 	}
-	if err := m.check(); err != nil {
+	if err := m.Check(); err != nil {
 		return nil, &CorruptError{Store: s.uri, Object: key, Want: "a consistent manifest", Got: err.Error()}
 	}
 	return &m, nil

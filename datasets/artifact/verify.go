@@ -44,7 +44,11 @@ func (s *Store) Verify(ctx context.Context, refs []Ref, progress func(VerifyRepo
 		v.report.Manifests++
 		if err != nil {
 			v.fail(ref, "", err)
-			continue
+			// A later generation stands in for it, and leads to what it was made from.
+			if m, err = s.Current(ctx, ref); err != nil {
+				continue
+			}
+			v.manifests[ref] = m
 		}
 		for _, o := range m.Outputs {
 			if err := v.blob(ctx, ref, o); err != nil {
