@@ -23,6 +23,7 @@ import (
 type benchFlags struct {
 	config, lengths, device, dtype, recompute string
 	tokens, length, steps                     int
+	growth                                    []int
 }
 
 // newBenchCommand times training steps on random weights.
@@ -36,9 +37,11 @@ prints one JSON object: tokens a second (median step), MFU (the model's floating
 device's measured peak), peak memory, and each part's time and achieved speed. A roofline table goes to standard error.
 
 --lengths names a file of sequence lengths, one a line, packed end to end up to --tokens; without it all
-sequences have --length tokens.`,
+sequences have --length tokens. --growth repeats the step with sequences of each of several lengths and shows how the
+linear parts cost the same a token, and attention the same a pair of tokens that see each other.`,
 		Example: `  starter bench --config config.json --tokens 4096 --length 512
-  starter bench --config config.json --tokens 65536 --lengths lengths.txt --recompute layer`,
+  starter bench --config config.json --tokens 65536 --lengths lengths.txt --recompute layer
+  starter bench --config config.json --tokens 8192 --growth 512,2048,8192`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runBench(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), f)
@@ -49,6 +52,7 @@ sequences have --length tokens.`,
 	fl.IntVar(&f.tokens, "tokens", 4096, "tokens a step")
 	fl.IntVar(&f.length, "length", 512, "tokens a sequence")
 	fl.StringVar(&f.lengths, "lengths", "", "file with one length in tokens a line")
+	fl.IntSliceVar(&f.growth, "growth", nil, "lengths to repeat the step with, from 2 to --tokens")
 	fl.IntVar(&f.steps, "steps", 3, "steps to time, after one to warm up")
 	fl.StringVar(&f.device, "device", "auto", "auto, host or cuda[:N]")
 	fl.StringVar(&f.dtype, "dtype", "f32", "type of computation: f32, f64 or bf16")
@@ -86,6 +90,7 @@ type benchResult struct {
 	PeakMemory      int64        `json:"peak_memory_bytes,omitempty"`
 	PlannedMemory   train.Memory `json:"planned_memory"`
 	Parts           []benchPart  `json:"parts,omitempty"`
+	Growth          []growthRow  `json:"growth,omitempty"`
 	Loss            float64      `json:"loss"`
 }
 
@@ -101,6 +106,9 @@ func runBench(ctx context.Context, stdout, stderr io.Writer, f benchFlags) error
 	lengths, err := benchLengths(f)
 	if err != nil {
 		return usageError{err}
+	}
+	if n := slices.Max(append(slices.Clone(lengths), f.growth...)); n > c.MaxPositions {
+		return usageError{fmt.Errorf("bench: a sequence of %d tokens exceeds the model's context of %d; raise max_position_embeddings in %s or lower the length", n, c.MaxPositions, f.config)}
 	}
 	o := train.DefaultOptions()
 	o.Steps, o.DType, o.Device, o.Recompute = f.steps+2, f.dtype, f.device, train.Recompute(f.recompute)
@@ -170,6 +178,15 @@ func runBench(ctx context.Context, stdout, stderr io.Writer, f benchFlags) error
 		r.Parts = roofline(stats, mt.Seconds, peaks)
 		printRoofline(stderr, r)
 	}
+	if len(f.growth) > 0 {
+		if !profiled {
+			return fmt.Errorf("bench: the %s device does not tell its parts' times, which --growth needs", dev.Info().Kind)
+		}
+		if r.Growth, err = measureGrowth(ctx, t, profiler, f); err != nil {
+			return err
+		}
+		printGrowth(stderr, r.Growth)
+	}
 	return json.NewEncoder(stdout).Encode(r)
 }
 
@@ -177,6 +194,11 @@ func runBench(ctx context.Context, stdout, stderr io.Writer, f benchFlags) error
 func benchLengths(f benchFlags) ([]int, error) {
 	if f.tokens < 2 || f.length < 2 || f.steps < 1 {
 		return nil, errors.New("bench: --tokens and --length are at least 2, --steps at least 1")
+	}
+	for _, n := range f.growth {
+		if n < 2 || n > f.tokens {
+			return nil, fmt.Errorf("bench: --growth %d: lengths lie between 2 and --tokens %d", n, f.tokens)
+		}
 	}
 	var from []int
 	if f.lengths == "" {
@@ -191,18 +213,23 @@ func benchLengths(f benchFlags) ([]int, error) {
 			return nil, err
 		}
 	}
-	var out []int
-	left := f.tokens
-	for i := 0; left > 0; i++ {
-		n := from[i%len(from)]
+	for _, n := range from {
 		if n < 1 {
 			return nil, fmt.Errorf("bench: %s holds a length of %d", f.lengths, n)
 		}
-		n = min(n, left)
-		out = append(out, n)
-		left -= n
 	}
-	return out, nil
+	return fill(from, f.tokens), nil
+}
+
+// fill repeats lengths until they hold tokens tokens, cutting the last.
+func fill(lengths []int, tokens int) []int {
+	var out []int
+	for i := 0; tokens > 0; i++ {
+		n := min(lengths[i%len(lengths)], tokens)
+		out = append(out, n)
+		tokens -= n
+	}
+	return out
 }
 
 func benchPack(lengths []int, vocab int) datasets.Pack {
@@ -218,19 +245,32 @@ func benchPack(lengths []int, vocab int) datasets.Pack {
 }
 
 // stepFLOPs counts what the model needs for a step: 6 a parameter and token for the matrices (the embedding's
-// look-up is none), and 12·H·E a layer for each of the n²/2 pairs of causal attention: two products forward, four
-// backward. Recomputation is not counted.
+// look-up is none), and 12·H·E a layer for each pair of tokens of which one attends to the other: two products forward,
+// four backward. Recomputation is not counted.
 func stepFLOPs(c *llama.Config, params int, lengths []int) float64 {
 	matrices := float64(params)
 	if !c.Tied {
 		matrices -= float64(c.Vocab * c.Hidden)
 	}
-	var tokens, pairs float64
+	var tokens float64
 	for _, n := range lengths {
 		tokens += float64(n)
-		pairs += float64(n) * float64(n) / 2
 	}
-	return 6*matrices*tokens + 12*float64(c.Layers*c.Heads*c.HeadDim)*pairs
+	return 6*matrices*tokens + 12*float64(c.Heads*c.HeadDim)*attendedPairs(c, lengths)
+}
+
+// attendedPairs counts the pairs of a query and a key that it sees, over all layers, for one head.
+func attendedPairs(c *llama.Config, lengths []int) (pairs float64) {
+	for i := range c.Layers {
+		for _, n := range lengths {
+			seen := float64(n)
+			if w := c.Window(i); w > 0 {
+				seen = min(seen, float64(w))
+			}
+			pairs += seen*(seen+1)/2 + (float64(n)-seen)*seen
+		}
+	}
+	return pairs
 }
 
 // roofline relates each operation's speed to what its intensity allows.
@@ -270,6 +310,9 @@ func printRoofline(w io.Writer, r benchResult) {
 		}
 		fmt.Fprintf(w, "%-18s %9.2f %5.1f%% %9s %8s %10s %8s\n", p.Part, 1e3*p.Seconds, 100*p.Share,
 			dash(p.GFLOPS, "%.1f"), dash(p.GBps, "%.1f"), dash(p.Intensity, "%.1f"), dash(100*p.OfRoof, "%.0f %%"))
+	}
+	if slices.ContainsFunc(r.Parts, func(p benchPart) bool { return p.OfRoof > 1 }) {
+		fmt.Fprintln(w, "of roof above 100 %: the part's data lay in a cache; the roof is that of main memory")
 	}
 }
 

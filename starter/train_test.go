@@ -189,7 +189,7 @@ func TestServingStrangersNeedsAToken(t *testing.T) {
 func TestBenchAccountsForTheStep(t *testing.T) {
 	model, _ := tinyTraining(t)
 	var out, errs bytes.Buffer
-	err := runBench(t.Context(), &out, &errs, benchFlags{config: filepath.Join(model, "config.json"), device: "host", dtype: "f32", recompute: "none", tokens: 100, length: 32, steps: 1})
+	err := runBench(t.Context(), &out, &errs, benchFlags{config: filepath.Join(model, "config.json"), device: "host", dtype: "f32", recompute: "none", tokens: 100, length: 32, steps: 1, growth: []int{10, 50}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,5 +203,9 @@ func TestBenchAccountsForTheStep(t *testing.T) {
 	}
 	if r.Tokens != 100 || r.Sequences != 4 || r.TokensPerSecond <= 0 || share < 0.99 || share > 1.01 || !strings.Contains(errs.String(), "of roof") {
 		t.Errorf("%s\n%s", out.String(), errs.String())
+	}
+	// Two layers; ten sequences of 10 against two of 50.
+	if len(r.Growth) != 2 || r.Growth[0].Pairs != 2*10*55 || r.Growth[1].Pairs != 2*2*1275 || r.Growth[1].AttentionSeconds <= 0 {
+		t.Errorf("growth %+v", r.Growth)
 	}
 }
