@@ -161,10 +161,15 @@ func (d *Device) AttentionGrad(dq, dk, dv, dy, y, lse, q, k, v gpu.Buffer, s gpu
 	}
 	o.work(10*pairs*float64(s.Heads*s.HeadDim), float64(4*bq.bytes()+4*bk.bytes()))
 	delta := o.scratch("delta", 4*tokens*s.Heads)
-	launch(o, "attention_delta", "T="+bq.element(), over(ceil(tokens*s.Heads, 4)), 128, 0, struct {
-		delta, dy, y     uint64
-		tokens, heads, e int32
-	}{delta, bdy.address, by.address, int32(tokens), int32(s.Heads), int32(s.HeadDim)})
+	lanes := 1
+	for lanes*8 < s.HeadDim {
+		lanes *= 2
+	}
+	launch(o, "attention_delta", "T="+bq.element(), over(ceil(tokens*s.Heads*lanes, 128)), 128, 0, struct {
+		delta, dy, y                  uint64
+		tokens, heads, e, lanes, wide int32
+		_                             int32
+	}{delta, bdy.address, by.address, int32(tokens), int32(s.Heads), int32(s.HeadDim), int32(lanes), aligned(s.HeadDim, bdy, by), 0})
 	cu := o.ints("query bounds", s.CuSeqlens)
 	matrix := matrixUnits(s, bdq, bdk, bdv, bdy, bq, bk, bv)
 	if matrix && o.d.hopper {

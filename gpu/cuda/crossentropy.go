@@ -95,20 +95,20 @@ func (o *operation) crossEntropy(dh, dw, h, w *Buffer, width, vocab int, rows, t
 	places, wanted := o.ints("target rows", rows), o.ints("targets", targets)
 	for from := 0; from < len(rows) && !o.failed(); from += chunk {
 		m, at := min(chunk, len(rows)-from), uint64(4*from)
-		o.gather(gathered, h.address, places+at, m, width, t)
+		o.gather(gathered, h.address, places+at, m, width, t, aligned(width, h))
 		o.multiply(product{c: logits, a: operand{gathered, width, 1}, b: operand{w.address, width, 1}, m: m, n: vocab, k: width, in: t, out: gpu.Float32})
 		launch(o, "cross_entropy", "T="+element(t), over(m), 512, 128, struct {
 			grad, nll, logits, targets, coef uint64
-			vocab                            int32
-		}{grad, onDevice + at, logits, wanted + at, coefs + at, int32(vocab)})
+			vocab, wide                      int32
+		}{grad, onDevice + at, logits, wanted + at, coefs + at, int32(vocab), aligned(vocab)})
 		if dh == nil {
 			continue
 		}
 		o.multiply(product{c: out, a: operand{grad, vocab, 1}, b: operand{w.address, 1, width}, m: m, n: width, k: vocab, in: t, out: t})
 		launch(o, "scatter", "T="+element(t), over(m), 128, 0, struct {
 			y, x, rows uint64
-			d          int32
-		}{dh.address, out, places + at, int32(width)})
+			d, wide    int32
+		}{dh.address, out, places + at, int32(width), aligned(width, dh)})
 		if dw != nil {
 			o.multiply(product{c: dw.address, a: operand{grad, 1, vocab}, b: operand{gathered, 1, width}, m: vocab, n: width, k: m, in: t, out: dw.dtype, accumulate: true})
 		}

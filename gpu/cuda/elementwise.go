@@ -25,15 +25,15 @@ func (d *Device) Embedding(y, table gpu.Buffer, ids []int32, width int) {
 	o.checkIDs(ids, o.rows("table", t, width))
 	to := o.want("y", y, len(ids)*width, t.dtype)
 	o.work(0, float64(2*to.bytes()))
-	o.gather(to.address, t.address, o.ints("ids", ids), len(ids), width, t.dtype)
+	o.gather(to.address, t.address, o.ints("ids", ids), len(ids), width, t.dtype, aligned(width, to, t))
 }
 
 // gather copies n rows of width d.
-func (o *operation) gather(y, table, ids uint64, n, d int, t gpu.DType) {
+func (o *operation) gather(y, table, ids uint64, n, d int, t gpu.DType, wide int32) {
 	launch(o, "embedding", "T="+element(t), over(n), 128, 0, struct {
 		y, table, ids uint64
-		d             int32
-	}{y, table, ids, int32(d)})
+		d, wide       int32
+	}{y, table, ids, int32(d), wide})
 }
 
 // EmbeddingGrad adds the rows of dy to those of ids, in order.
@@ -99,13 +99,19 @@ func (d *Device) Rope(x, cos, sin gpu.Buffer, positions []int32, heads, width, r
 		interleaved = 1
 	}
 	pairs := len(positions) * heads * half
+	wide := aligned(half, b, c, s)
+	if width*b.dtype.Size()%16 != 0 {
+		wide = 0
+	}
+	threads := len(positions) * heads * ceil(half, 8)
 	o.work(6*float64(pairs), float64(2*b.bytes()))
-	launch(o, "rope", "T="+b.element()+" W="+c.element(), over(ceil(pairs, 256)), 256, 0, struct {
+	launch(o, "rope", "T="+b.element()+" W="+c.element(), over(ceil(threads, 256)), 256, 0, struct {
 		x, cos, sin, positions      uint64
-		pairs                       int64
+		threads                     int64
 		heads, e, half, interleaved int32
 		sign                        float32
-	}{b.address, c.address, s.address, o.ints("positions", positions), int64(pairs), int32(heads), int32(width), int32(half), interleaved, sign})
+		wide                        int32
+	}{b.address, c.address, s.address, o.ints("positions", positions), int64(threads), int32(heads), int32(width), int32(half), interleaved, sign, wide})
 }
 
 // SwiGLU computes y = silu(gate) · up.

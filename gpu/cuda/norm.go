@@ -45,10 +45,10 @@ func (d *Device) RMSNormGrad(dx, dw, dy, x, w, rstd gpu.Buffer, width int) {
 	}
 	parts := ceil(rows, sumRows)
 	partial := o.scratch("partial sums", 4*parts*width)
-	launch(o, "rms_norm_grad_weight", types, [3]int{ceil(width, 128), parts, 1}, 128, 0, struct {
+	launch(o, "rms_norm_grad_weight", types, [3]int{ceil(width, 8*128), parts, 1}, 128, 0, struct {
 		partial, dy, x, rstd uint64
-		rows, d, per         int32
-	}{partial, bdy.address, bx.address, r.address, int32(rows), int32(width), sumRows})
+		rows, d, per, wide   int32
+	}{partial, bdy.address, bx.address, r.address, int32(rows), int32(width), sumRows, aligned(width, bdy, bx)})
 	o.fold(bdw, partial, parts)
 }
 

@@ -140,3 +140,13 @@ DEV void give8(float *p, const float *r, int wide, i64 n) {
 	UNROLL for (int i = 0; i < 8; i++)
 		if (i < n) p[i] = r[i];
 }
+
+// move8 copies eight elements, of which n exist.
+template <class E> DEV void move8(E *to, const E *from, int wide, i64 n) {
+	if (wide && n >= 8) {
+		UNROLL for (int i = 0; i < (int)sizeof(E) / 2; i++) ((uint4 *)to)[i] = ((const uint4 *)from)[i];
+		return;
+	}
+	UNROLL for (int i = 0; i < 8; i++)
+		if (i < n) to[i] = from[i];
+}
