@@ -131,7 +131,10 @@ func TestMatrixAttentionToACacheMatchesTheHost(t *testing.T) {
 		"a prompt":                    {100, 100, 128, 0, 64},
 		"a block after a prompt":      {70, 201, 256, 0, 128},
 		"a block in a window":         {65, 300, 300, 90, 64},
-		"one token goes by rows":      {1, 200, 200, 0, 128},
+		"seven tokens share the keys": {7, 700, 700, 0, 64},
+		"three tokens in a window":    {3, 900, 1000, 100, 128},
+		"a width with idle lanes":     {2, 333, 400, 0, 48},
+		"one token":                   {1, 200, 200, 0, 128},
 		"one token in a window":       {1, 200, 200, 33, 64},
 		"a few tokens of a long text": {9, 520, 600, 0, 64},
 	} {
