@@ -23,7 +23,7 @@ type growthRow struct {
 	AttentionSeconds float64 `json:"attention_seconds"`
 }
 
-// measureGrowth takes f.steps steps with each length after one to warm up and keeps the median of each figure.
+// measureGrowth takes f.steps steps with each length after one to warm up and keeps the best of each figure.
 func measureGrowth(ctx context.Context, t *train.Trainer, profiler gpu.Profiler, f benchFlags) ([]growthRow, error) {
 	var rows []growthRow
 	for _, length := range f.growth {
@@ -50,10 +50,9 @@ func measureGrowth(ctx context.Context, t *train.Trainer, profiler gpu.Profiler,
 				total, linear, attention = append(total, seconds), append(linear, l), append(attention, a)
 			}
 		}
-		middle := func(x []float64) float64 { slices.Sort(x); return x[len(x)/2] }
 		rows = append(rows, growthRow{
-			Length: length, Tokens: f.tokens, Pairs: attendedPairs(c, lengths), TokensPerSecond: float64(f.tokens) / middle(total),
-			LinearSeconds: middle(linear), AttentionSeconds: middle(attention),
+			Length: length, Tokens: f.tokens, Pairs: attendedPairs(c, lengths), TokensPerSecond: float64(f.tokens) / slices.Min(total),
+			LinearSeconds: slices.Min(linear), AttentionSeconds: slices.Min(attention),
 		})
 	}
 	return rows, nil

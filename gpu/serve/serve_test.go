@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -427,6 +429,82 @@ func TestARequestThatTakesTooLongEnds(t *testing.T) {
 	status, body := f.post(t, "/v1/completions", long)
 	if status != http.StatusGatewayTimeout {
 		t.Errorf("%d %s", status, body)
+	}
+}
+
+// A client that asks for a stream and then reads nothing is let go.
+func TestAClientThatStopsReadingIsLetGo(t *testing.T) {
+	f := newFixture(t, 1<<15, func(o *Options) { o.Timeout = time.Second })
+	f.endless()
+	f.server.grace = 10 * time.Millisecond
+	done := make(chan struct{})
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(done)
+		f.server.ServeHTTP(w, r)
+	}))
+	server.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		if tcp, ok := c.(*net.TCPConn); ok && state == http.StateNew {
+			_ = tcp.SetWriteBuffer(4 << 10) // so that little is written before the client's silence shows
+		}
+	}
+	server.Start()
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	body := `{"stream":true,"logprobs":20,"prompt":[1,2],"max_tokens":30000,"n":4,"temperature":1,"seed":9}`
+	if _, err := fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s", testToken, len(body), body); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Error("the handler still waits for its client")
+	}
+}
+
+// A stop string is found wherever tokens part it, and the text before it is handed out whole, in pieces that never hold
+// a part of it.
+func TestStopStringsAcrossTokens(t *testing.T) {
+	f := newFixture(t, 64, nil)
+	const text, stop = "the cat sat on the mat, and the dog ran.", "on the ma"
+	ids := f.tok.Encode(text, false)
+	parted := false
+	for _, id := range ids {
+		parted = parted || !strings.Contains(f.tok.Decode([]int32{id}, true), stop)
+	}
+	if !parted || len(ids) < 5 {
+		t.Fatalf("the text is %d tokens; the stop string must be parted", len(ids))
+	}
+	w := newWriter(f.tok, nil, []string{"dog", stop, "xyz"})
+	var got strings.Builder
+	for _, id := range ids {
+		got.WriteString(w.next(id))
+		if w.ended {
+			break
+		}
+	}
+	got.WriteString(w.flush())
+	if want := strings.TrimSpace(text[:strings.Index(text, stop)]); strings.TrimSpace(got.String()) != want || !w.ended {
+		t.Errorf("%q, ended %v; want %q", got.String(), w.ended, want)
+	}
+	// What looked like a stop string and was none comes out in the end.
+	w = newWriter(f.tok, nil, []string{"ran.!"})
+	got.Reset()
+	for _, id := range ids {
+		got.WriteString(w.next(id))
+	}
+	if w.held == "" {
+		t.Error("nothing is held back, though the text ends like the stop string begins")
+	}
+	got.WriteString(w.flush())
+	if strings.TrimSpace(got.String()) != text {
+		t.Errorf("%q, want %q", got.String(), text)
 	}
 }
 

@@ -44,6 +44,7 @@ type Server struct {
 	chatEOS []int32
 	mux     *http.ServeMux
 	started time.Time
+	grace   time.Duration // beyond opts.Timeout, for a client to take its answer
 }
 
 // New returns a server of model, whose device it owns until Close.
@@ -63,7 +64,7 @@ func New(model *llama.Model, tok *tokenizer.Tokenizer, o Options) (*Server, erro
 	if n := tok.VocabSize(); n > model.Config().Vocab {
 		return nil, fmt.Errorf("serve: the tokenizer has %d tokens, the model only %d; they do not belong together", n, model.Config().Vocab)
 	}
-	s := &Server{opts: o, model: model, tok: tok, mux: http.NewServeMux(), started: time.Now()}
+	s := &Server{opts: o, model: model, tok: tok, mux: http.NewServeMux(), started: time.Now(), grace: 10 * time.Second}
 	for _, id := range model.Config().EOS {
 		s.eos = append(s.eos, int32(id))
 	}
@@ -103,6 +104,8 @@ func (s *Server) Close() { s.engine.close() }
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// A client that stops reading must not hold its connection for ever. Not every writer can; net/http's can.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.opts.Timeout + s.grace))
 	if s.opts.Token != "" && r.URL.Path != "/health" {
 		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 		if !ok || subtle.ConstantTimeCompare([]byte(given), []byte(s.opts.Token)) != 1 {

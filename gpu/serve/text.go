@@ -11,7 +11,6 @@ type writer struct {
 	stream *tokenizer.Stream
 	stops  []string
 	held   string
-	full   strings.Builder // all text handed out
 	ended  bool
 }
 
@@ -38,7 +37,6 @@ func (w *writer) flush() string {
 	text := w.add(w.stream.Flush())
 	if !w.ended {
 		text += w.held
-		w.full.WriteString(w.held)
 		w.held = ""
 	}
 	return text
@@ -72,7 +70,6 @@ func (w *writer) add(text string) string {
 		w.held = text[len(text)-keep:]
 		text = text[:len(text)-keep]
 	}
-	w.full.WriteString(text)
 	return text
 }
 
