@@ -24,11 +24,14 @@ type File struct {
 	Digests map[string]string
 }
 
+// Commits, since branches move. They are those of the repositories' main branches: LongBench's had other prompts, of fewer data sets, before
+// its paper.
 const (
-	hub = "https://huggingface.co/datasets/"
-	raw = "https://raw.githubusercontent.com/THUDM/"
-	// A commit, since branches move.
-	longBenchConfig = raw + "LongBench/f6227eb7a25cacbd96310aea2c59af003f8d8925/config/"
+	hub             = "https://huggingface.co/datasets/"
+	raw             = "https://raw.githubusercontent.com/"
+	longBenchConfig = raw + "THUDM/LongBench/2e00731f8d0bff23dc4325161044d0ed8af94c1e/LongBench/config/"
+	longBenchChat   = raw + "THUDM/LongAlign/450ecc8c9faeafd83a169610fad94d4b7fac1357/LongBench_Chat/"
+	mtBench         = raw + "lm-sys/FastChat/0e6d3e4beaab66f4d3f93db72541a4abab8af28d/fastchat/llm_judge/data/"
 )
 
 // Table lists what can be fetched, by name.
@@ -51,16 +54,45 @@ var Table = []Item{
 		Name: "longbench", About: "LongBench's 21 test sets and LongBench-E, with prompts and maximum lengths", Home: hub + "THUDM/LongBench",
 		Files: []File{
 			{URL: hub + "THUDM/LongBench/resolve/main/data.zip", As: "data", Archive: "zip", Below: "data"},
-			{URL: longBenchConfig + "dataset2prompt.json", As: "config/dataset2prompt.json"},
-			{URL: longBenchConfig + "dataset2maxlen.json", As: "config/dataset2maxlen.json"},
+			{
+				URL: longBenchConfig + "dataset2prompt.json", As: "config/dataset2prompt.json",
+				Digests: map[string]string{"config/dataset2prompt.json": "56d22ad4f382169c2b8a11ff4c982a4a1bea096c8152b0f0b85b64686b157c30"},
+			},
+			{
+				URL: longBenchConfig + "dataset2maxlen.json", As: "config/dataset2maxlen.json",
+				Digests: map[string]string{"config/dataset2maxlen.json": "72966b3c0933e214591637fb085798c5e687ebff4ddaab5d99bbc31120532022"},
+			},
 		},
 	},
 	{
 		Name: "longbench-chat", About: "LongBench-Chat's questions, few-shot examples and judge prompt", Home: "https://github.com/THUDM/LongAlign",
 		Files: []File{
-			{URL: raw + "LongAlign/main/LongBench_Chat/test_cases.json", As: "test_cases.json"},
-			{URL: raw + "LongAlign/main/LongBench_Chat/few_shots.json", As: "few_shots.json"},
-			{URL: raw + "LongAlign/main/LongBench_Chat/prompt_fs.txt", As: "prompt_fs.txt"},
+			{URL: longBenchChat + "test_cases.json", As: "test_cases.json"},
+			{
+				URL: longBenchChat + "few_shots.json", As: "few_shots.json",
+				Digests: map[string]string{"few_shots.json": "1849e4141863b65c2ac5728f8cfb5d1bfbe870cbd36e2c58fc79108755b4178d"},
+			},
+			{
+				URL: longBenchChat + "prompt_fs.txt", As: "prompt_fs.txt",
+				Digests: map[string]string{"prompt_fs.txt": "c68efc995bfd8ea586012b91ec59c1b12687f462ab4c1a12e6935056dbe76ef7"},
+			},
+		},
+	},
+	{
+		Name: "mt-bench", About: "MT-Bench's 80 questions, judge prompts and GPT-4's reference answers", Home: "https://github.com/lm-sys/FastChat/tree/main/fastchat/llm_judge",
+		Files: []File{
+			{
+				URL: mtBench + "mt_bench/question.jsonl", As: "question.jsonl",
+				Digests: map[string]string{"question.jsonl": "119565adbab82227089cefdb44c8d7e2cf04dc0a0ec233634c82e7d4e2a944f7"},
+			},
+			{
+				URL: mtBench + "judge_prompts.jsonl", As: "judge_prompts.jsonl",
+				Digests: map[string]string{"judge_prompts.jsonl": "fd283293406d024f44c174b094ef48031d0687a4682fd3a56b29b138f80281b6"},
+			},
+			{
+				URL: mtBench + "mt_bench/reference_answer/gpt-4.jsonl", As: "reference_answer/gpt-4.jsonl",
+				Digests: map[string]string{"reference_answer/gpt-4.jsonl": "f957a5bc977badb66885ec970e6cd08527845780313f0995764260e5777b9b3f"},
+			},
 		},
 	},
 	{

@@ -176,11 +176,10 @@ func (t *Tokenizer) encoder() *encoder {
 
 // release keeps at most one encoder a core, without buffers that a long text blew up.
 func (t *Tokenizer) release(e *encoder) {
-	const keep = 1 << 18
-	if cap(e.out) > keep {
+	if cap(e.out) > keptBuffer {
 		e.out = nil
 	}
-	if cap(e.syms) > keep {
+	if cap(e.syms) > keptBuffer {
 		e.syms = nil
 	}
 	e.out, e.begin, e.counting, e.counted = e.out[:0], place{true, true}, false, 0
@@ -203,34 +202,89 @@ func (e *encoder) encode(text string, which recognise) {
 	}, e.emit)
 }
 
-// ids returns a copy of the result, which is never nil.
-func (e *encoder) ids() []int32 { return append(make([]int32, 0, len(e.out)), e.out...) }
+// ids returns a copy of the result, which is never nil. A long one is handed over: release would not keep its buffer.
+func (e *encoder) ids() []int32 {
+	if cap(e.out) > keptBuffer {
+		long := e.out
+		e.out = nil
+		return long
+	}
+	return append(make([]int32, 0, len(e.out)), e.out...)
+}
+
+// keptBuffer is the largest buffer, in elements, that an encoder keeps from one text to the next.
+const keptBuffer = 1 << 18
 
 func (e *encoder) emit(id int32) { e.out = append(e.out, id) }
 
-// section encodes the text between two added tokens.
+// section encodes the text between two added tokens. A long one is cut into chunks, which all cores share.
 func (e *encoder) section(s string, where place, which recognise) {
-	for len(s) > 0 {
-		chunk := s
-		if e.t.chunked && len(s) > chunkSize {
-			chunk = s[:chunkEnd(s)]
+	if !e.t.chunked || len(s) <= chunkSize {
+		e.chunk(s, where, which)
+		return
+	}
+	if !e.counting {
+		e.out = slices.Grow(e.out, len(s)/4) // about what English takes
+	}
+	// Each chunk has a channel of its own, in a queue that keeps their order and bounds how many are begun.
+	queue := make(chan chan []int32, runtime.GOMAXPROCS(0))
+	counted := make(chan int, 1)
+	go func() {
+		defer close(queue)
+		var total atomic.Int64
+		var begun sync.WaitGroup
+		for len(s) > 0 {
+			chunk, at := s, where
+			if len(s) > chunkSize {
+				chunk = s[:chunkEnd(s)]
+			}
+			s, where = s[len(chunk):], place{}
+			done := make(chan []int32, 1)
+			queue <- done
+			begun.Go(func() {
+				ids, n := e.t.encodeChunk(chunk, at, which, e.counting)
+				total.Add(int64(n))
+				done <- ids
+			})
 		}
-		s = s[len(chunk):]
-		if e.t.normalize != nil {
-			chunk = e.t.normalize.apply(chunk, where.section)
-		}
-		if e.t.added.normalized.empty() {
-			e.pieces(chunk, where)
-		} else {
-			e.t.added.normalized.split(e.t, chunk, which, func(piece string, start int) {
-				e.pieces(piece, place{section: where.section || start > 0, text: where.text && start == 0})
-			}, e.emit)
-		}
-		where = place{}
-		if e.counting {
-			e.counted += len(e.out)
-			e.out = e.out[:0]
-		}
+		begun.Wait()
+		counted <- int(total.Load())
+	}()
+	for done := range queue {
+		e.out = append(e.out, <-done...)
+	}
+	if n := <-counted; e.counting {
+		e.counted += n
+	}
+}
+
+// encodeChunk returns the IDs of a chunk, or with counting only how many there are.
+func (t *Tokenizer) encodeChunk(s string, where place, which recognise, counting bool) (ids []int32, n int) {
+	e := t.encoder()
+	defer t.release(e)
+	e.chunk(s, where, which)
+	n = len(e.out)
+	if counting {
+		return nil, n
+	}
+	return e.ids(), n
+}
+
+// chunk normalizes and encodes s.
+func (e *encoder) chunk(s string, where place, which recognise) {
+	if e.t.normalize != nil {
+		s = e.t.normalize.apply(s, where.section)
+	}
+	if e.t.added.normalized.empty() {
+		e.pieces(s, where)
+	} else {
+		e.t.added.normalized.split(e.t, s, which, func(piece string, start int) {
+			e.pieces(piece, place{section: where.section || start > 0, text: where.text && start == 0})
+		}, e.emit)
+	}
+	if e.counting {
+		e.counted += len(e.out)
+		e.out = e.out[:0]
 	}
 }
 
