@@ -3,11 +3,13 @@
 #   make cuda             bin/starter and bin/worker with the device
 #   make test-cuda-nogpu  the kernels on the emulator, and compiled by NVRTC where that library is
 #   make cuda-test        bin/cuda.test, to copy to a machine with a card and run there
+#   make cuda-day-files   bin/cuda-day: all that a day with a card needs, in one folder to copy; there: cd cuda-day && ./bench day
+#   make cuda-day         the same, and runs it here
 
 CUDA_STUB := $(abspath $(or $(BIN),bin))/cuda
 CUDA_ENV = CGO_ENABLED=1 CGO_CFLAGS="-O2 -I$(CURDIR)/gpu/cuda/driver/include" CGO_LDFLAGS="-L$(CUDA_STUB) -ldl -lpthread"
 
-.PHONY: cuda cuda-test test-cuda-nogpu
+.PHONY: cuda cuda-test cuda-day-files cuda-day test-cuda-nogpu
 
 $(CUDA_STUB)/libcuda.a: gpu/cuda/driver/lazy.c gpu/cuda/driver/include/cuda.h gpu/cuda/driver/include/calls.def
 	@mkdir -p $(CUDA_STUB)
@@ -19,6 +21,18 @@ cuda: $(CUDA_STUB)/libcuda.a
 
 cuda-test: $(CUDA_STUB)/libcuda.a
 	@$(CUDA_ENV) go test -tags cuda -c -o $(or $(BIN),bin)/cuda.test ./gpu/cuda
+
+CUDA_DAY := $(abspath $(or $(BIN),bin))/cuda-day
+
+cuda-day-files: $(CUDA_STUB)/libcuda.a
+	@mkdir -p $(CUDA_DAY)
+	@$(CUDA_ENV) go test -tags cuda -c -o $(CUDA_DAY)/cuda.test ./gpu/cuda
+	@$(CUDA_ENV) go build -tags cuda -o $(CUDA_DAY)/bench ./gpu/cuda/bench
+	@cp gpu/cuda/bench/rival.py $(CUDA_DAY)/
+	@echo "$(CUDA_DAY) holds bench, cuda.test and rival.py"
+
+cuda-day: cuda-day-files
+	@cd $(CUDA_DAY) && ./bench day
 
 test-cuda-nogpu: $(CUDA_STUB)/libcuda.a
 	@$(CUDA_ENV) go vet -tags cuda ./gpu/cuda/... ./gpu/devices

@@ -123,9 +123,15 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// openReal opens a card for the tests that use the emulator; LONGALIGN_CUDA_TESTS=card sets it in a build with the tag cuda.
+var openReal func(t *testing.T) *Device
+
 // openEmulated opens a device on the emulator, or skips where nothing can build it.
 func openEmulated(t *testing.T, seed uint64) *Device {
 	t.Helper()
+	if openReal != nil {
+		return openReal(t)
+	}
 	program, err := build()
 	if errors.Is(err, emulator.ErrNoCompiler) {
 		t.Skip(err)

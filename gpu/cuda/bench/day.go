@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/longalign/longalign-go/gpu/devices"
+)
+
+// part is one thing that a day with a card has to show: a command with its limit.
+type part struct {
+	name    string
+	limit   time.Duration
+	command []string
+	needs   string // a program without which it is not run
+}
+
+// day runs everything that only a card can show, the most important first: a card may be at hand for minutes only. Each part is a
+// process of its own, so that none takes the rest along; the log says passed, failed or not run for each.
+func day(ctx context.Context, s settings) error {
+	log, err := os.Create("cuda-day.log")
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	out := io.MultiWriter(s.out, log)
+	fmt.Fprintf(out, "Seven steps with a card; cuda-day.log keeps this.\n\n1. device and libraries\n")
+	d, err := devices.Open(ctx, s.device)
+	if err != nil {
+		fmt.Fprintf(out, "   FAILED: %v\n", err)
+		return fmt.Errorf("step 1: there is no device to go on with: %w", err)
+	}
+	i := d.Info()
+	fmt.Fprintf(out, "   %s, %s, %s, %.1f GiB usable\n", i.Name, i.Class, i.Driver, float64(i.Memory)/(1<<30))
+	d.Close()
+
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(self)
+	test := func(pattern string) []string {
+		return []string{filepath.Join(dir, "cuda.test"), "-test.v", "-test.run", pattern}
+	}
+	me := func(args ...string) []string { return append([]string{self}, args...) }
+	rival := func(shape, tokens string) []string {
+		return []string{"python3", filepath.Join(dir, "rival.py"), "--shape", shape, "--tokens", tokens}
+	}
+	sanitizer := func(tool, pattern string) []string {
+		return append([]string{"compute-sanitizer", "--tool", tool, "--error-exitcode", "9"}, test(pattern)...)
+	}
+	steps := []struct {
+		title string
+		parts []part
+	}{
+		{"1. device suite", []part{{"the shared suite", 5 * time.Minute, test("TestCard"), ""}}},
+		{"2. training parity with the host, resume", []part{
+			{"losses against the host", 3 * time.Minute, test("TestTraining|TestMatrix|TestMixed|TestResume|TestLoss|TestCertificate|TestScheduling"), ""},
+		}},
+		{"3. kernels against their rooflines", []part{
+			{"1.3B, 8k", 2 * time.Minute, me("kernels", "-shape", "1.3b", "-tokens", "8192"), ""},
+			{"7B, 16k", 3 * time.Minute, me("kernels", "-shape", "7b", "-tokens", "16384"), ""},
+			{"7B, 16k, fast", 3 * time.Minute, me("kernels", "-shape", "7b", "-tokens", "16384", "-fast"), ""},
+		}},
+		{"4. the step against PyTorch", []part{
+			{"1.3B, 8k", 3 * time.Minute, me("step", "-shape", "1.3b", "-tokens", "8192"), ""},
+			{"1.3B, 8k, nothing recomputed, fast", 3 * time.Minute, me("step", "-shape", "1.3b", "-tokens", "8192", "-fast", "-options", `{"recompute":"none"}`), ""},
+			{"PyTorch, 1.3B, 8k", 4 * time.Minute, rival("1.3b", "8192"), "python3"},
+			{"1.3B, 64k", 4 * time.Minute, me("step", "-shape", "1.3b", "-tokens", "65536"), ""},
+			{"PyTorch, 1.3B, 64k", 4 * time.Minute, rival("1.3b", "65536"), "python3"},
+			{"7B, 8k", 6 * time.Minute, me("step", "-shape", "7b", "-tokens", "8192", "-steps", "3"), ""},
+			{"PyTorch, 7B, 8k", 5 * time.Minute, rival("7b", "8192"), "python3"},
+			{"7B, prefill of 64k and decode", 4 * time.Minute, me("decode", "-shape", "7b", "-tokens", "65000"), ""},
+		}},
+		{"5. 7B at 64k tokens", []part{{"one step and another", 10 * time.Minute, me("step", "-shape", "7b", "-tokens", "65536", "-steps", "2"), ""}}},
+		{"6. compute-sanitizer", []part{
+			{"memcheck", 5 * time.Minute, sanitizer("memcheck", "TestCard/.*/(norm|attention|cross)|TestMatrix"), "compute-sanitizer"},
+			{"racecheck", 5 * time.Minute, sanitizer("racecheck", "TestCard/.*/(norm|attention|cross)|TestMatrix"), "compute-sanitizer"},
+		}},
+		{"7. soak", []part{{"1.3B, 8k", 8 * time.Minute, me("soak", "-shape", "1.3b", "-minutes", "5"), ""}}},
+	}
+	failed := 0
+	for _, step := range steps {
+		fmt.Fprintf(out, "\n%s\n", step.title)
+		for _, p := range step.parts {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if !p.run(ctx, out) {
+				failed++
+			}
+		}
+	}
+	fmt.Fprintf(out, "\n%d parts failed\n", failed)
+	if failed > 0 {
+		return fmt.Errorf("%d parts failed; see cuda-day.log", failed)
+	}
+	return nil
+}
+
+// run runs a part within its limit and reports whether nothing failed.
+func (p part) run(ctx context.Context, out io.Writer) bool {
+	for _, program := range []string{p.needs, p.command[0]} {
+		if program == "" {
+			continue
+		}
+		if _, err := exec.LookPath(program); err != nil {
+			fmt.Fprintf(out, "   %s: not run, %s is not here\n", p.name, program)
+			return true
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, p.command[0], p.command[1:]...)
+	cmd.Env = append(os.Environ(), "LONGALIGN_CUDA_TESTS=card")
+	cmd.WaitDelay = 10 * time.Second
+	began := time.Now()
+	text, err := cmd.CombinedOutput()
+	verdict := "passed"
+	switch {
+	case ctx.Err() != nil:
+		verdict = fmt.Sprintf("FAILED: not done within %v", p.limit)
+	case err != nil:
+		verdict = "FAILED: " + err.Error()
+	case strings.Contains(string(text), "--- SKIP"):
+		verdict = "passed, with parts skipped"
+	}
+	fmt.Fprintf(out, "   %s: %s (%.0f s)\n", p.name, verdict, time.Since(began).Seconds())
+	for line := range strings.Lines(string(text)) {
+		fmt.Fprintf(out, "      %s", line)
+	}
+	if len(text) > 0 && !strings.HasSuffix(string(text), "\n") {
+		fmt.Fprintln(out)
+	}
+	return !strings.HasPrefix(verdict, "FAILED")
+}

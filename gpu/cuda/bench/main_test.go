@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"math"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestEachPartRunsOnTheHost(t *testing.T) {
+	for name, want := range map[string]string{
+		"kernels": "of the roofline", "step": "model FLOP utilisation", "decode": "of memory bandwidth", "soak": "held throughout", "packs": "]",
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			if err := run(context.Background(), []string{name, "-device", "host", "-shape", "tiny", "-tokens", "192", "-steps", "1", "-minutes", "0"}, &out); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(out.String(), want) {
+				t.Errorf("the output lacks %q:\n%s", want, out.String())
+			}
+		})
+	}
+}
+
+func TestADayWithoutACardEndsAtItsFirstStepAndSaysWhy(t *testing.T) {
+	t.Chdir(t.TempDir())
+	var out bytes.Buffer
+	err := run(context.Background(), []string{"day", "-device", "cuda:99"}, &out)
+	if err == nil || !strings.Contains(err.Error(), "step 1: there is no device") {
+		t.Fatalf("day returns %v", err)
+	}
+	log, err := os.ReadFile("cuda-day.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(out.String(), string(log)); diff != "" {
+		t.Errorf("the log differs from what was printed: %s", diff)
+	}
+	if !strings.Contains(string(log), "FAILED") || strings.Contains(string(log), "2. ") {
+		t.Errorf("the log is %s", log)
+	}
+}
+
+func TestPacksAreFullAndTheSameEveryTime(t *testing.T) {
+	for _, tokens := range []int{1, 8192, 65536} {
+		sum := 0
+		for _, n := range lengths(tokens) {
+			sum += n
+		}
+		if sum != tokens {
+			t.Errorf("the sequences of %d tokens have %d", tokens, sum)
+		}
+		if diff := cmp.Diff(lengths(tokens), lengths(tokens)); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+// One sequence of the 7B shape: 6 N T and, for attention, 6 T² D L of the 12 T² D L that a square would take.
+func TestWorkCountsCausalPairsOnly(t *testing.T) {
+	c, err := shapes["7b"].Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := pack(64, 100)
+	p.CuSeqlens = []int32{0, 64}
+	targets := 0
+	for _, l := range p.Labels {
+		if l >= 0 {
+			targets++
+		}
+	}
+	want := 6*64*32*(4*4096*4096+3*4096*11008.) + 6*float64(targets)*4096*32000 + 6*64*64*4096*32
+	if got := work(c, p); math.Abs(got-want) > 1e-9*want {
+		t.Errorf("work is %g, want %g", got, want)
+	}
+}
+
+func TestBadUseIsExplained(t *testing.T) {
+	for _, args := range [][]string{nil, {"fly"}, {"step", "-shape", "70b"}, {"step", "-device", "host", "-shape", "tiny", "-options", "{"}} {
+		if err := run(context.Background(), args, &bytes.Buffer{}); err == nil {
+			t.Errorf("bench %v succeeds", args)
+		}
+	}
+}
