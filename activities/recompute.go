@@ -12,6 +12,7 @@ import (
 
 	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/artifact"
+	"github.com/longalign/longalign-go/reports"
 )
 
 // Cost says what making a result again would take besides processor time: "" for nothing, else a
@@ -110,6 +111,7 @@ func (r recomputation) params(m *artifact.Manifest) []json.RawMessage {
 	var spec struct {
 		Documents, Tokenizer, Model json.RawMessage
 		Benchmarks                  *datasets.BenchmarksParams
+		Tables                      reports.Params
 	}
 	if json.Unmarshal(r.run.Spec, &spec) != nil {
 		return all
@@ -136,6 +138,11 @@ func (r recomputation) params(m *artifact.Manifest) []json.RawMessage {
 				p.Benchmark = &b.Scores
 				with(mustMarshal(p))
 			}
+		}
+	case "tables":
+		if p, err := decodeParams[TablesParams](m.Params); err == nil && p.Ratings != nil && spec.Tables.Ratings != nil {
+			p.Ratings.Path = spec.Tables.Ratings.Path
+			with(mustMarshal(p))
 		}
 	case "checkpoint":
 		var p map[string]json.RawMessage

@@ -19,7 +19,7 @@ import (
 
 // tablesStage gathers what the stored manifests of a study say. Output: study.json, of which reports makes
 // every table and figure.
-var tablesStage = stage{name: "tables", version: 2, describe: describeParams[TablesParams], run: runTables}
+var tablesStage = stage{name: "tables", version: 2, describe: describeParams[TablesParams], outside: ratingsFile, run: runTables}
 
 // TablesParams are what the tables stage is called with.
 type TablesParams struct {
@@ -93,6 +93,11 @@ func (j *job) study(ctx context.Context, p TablesParams, problem func(error) err
 			s.Cells = append(s.Cells, cell)
 		}
 		j.report(ctx, Progress{Done: int64(i + 1), Total: int64(len(p.Cells)), Unit: "cell"})
+	}
+	if s.Ratings, err = readRatings(ctx, p.Ratings); err != nil {
+		if err := problem(fmt.Errorf("ratings: %w", err)); err != nil {
+			return nil, err
+		}
 	}
 	if s.Stages, err = j.lineage(ctx, p); err != nil {
 		if err := problem(fmt.Errorf("provenance: %w", err)); err != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/reports/paper"
 )
 
 // Params are the parameters of the tables stage.
@@ -26,6 +27,50 @@ type Params struct {
 	Resamples int    `json:"resamples,omitempty"`
 	// Devices is how many devices Figure 5 simulates; default 8, as in the paper.
 	Devices int `json:"devices,omitempty"`
+	// Ratings are Table 1's input.
+	Ratings *RatingsParams `json:"ratings,omitempty"`
+}
+
+// RatingsParams name the columns of a CSV file of items × raters.
+type RatingsParams struct {
+	// Path is of the file, where the tables are made or below s3://; $FETCHED and other variables are replaced.
+	Path string `json:"path" key:"-"`
+	// Humans are the columns of people's ratings, Judges those of judges'; COLUMN=NAME compares a judge with the published one of
+	// that name ("gpt-4", "gpt-4+few-shot").
+	Humans []string `json:"humans"`
+	Judges []string `json:"judges,omitempty"`
+	// Length is the column of answer lengths in tokens, for bias by length; empty if there is none.
+	Length string `json:"length,omitempty"`
+}
+
+// Raters are the columns with what is known of them.
+func (p RatingsParams) Raters() []Rater {
+	var raters []Rater
+	for _, name := range p.Humans {
+		raters = append(raters, Rater{Name: name, Human: true})
+	}
+	for _, judge := range p.Judges {
+		name, published, _ := strings.Cut(judge, "=")
+		raters = append(raters, Rater{Name: name, Published: published})
+	}
+	return raters
+}
+
+// validate says what is wrong with p.
+func (p RatingsParams) validate() error {
+	if p.Path == "" {
+		return wrong("ratings.path", "name a CSV file of items × raters")
+	}
+	if len(p.Humans) == 0 {
+		return wrong("ratings.humans", "name the columns of people's ratings")
+	}
+	judges := paper.JudgeCorrelation()
+	for i, x := range p.Raters()[len(p.Humans):] {
+		if _, ok := judges[x.Published]; x.Published != "" && !ok {
+			return wrong(fmt.Sprintf("ratings.judges.%d", i), "%q is not a published judge; use %s", x.Published, strings.Join(slices.Sorted(maps.Keys(judges)), ", "))
+		}
+	}
+	return nil
 }
 
 // Defaults returns p with unset fields filled in.
@@ -46,6 +91,11 @@ func (p Params) Validate() error {
 	}
 	if p.Devices < 1 {
 		return wrong("devices", "%d must be at least 1", p.Devices)
+	}
+	if p.Ratings != nil {
+		if err := p.Ratings.validate(); err != nil {
+			return err
+		}
 	}
 	for i, e := range p.Expected {
 		// Methods are checked where they are known; here each is taken for granted.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -39,14 +38,7 @@ func (r *ratingsFlags) run(stdin io.Reader, stdout io.Writer) error {
 	if len(r.humans) == 0 {
 		return usageError{errors.New("correlate: --humans names the columns of people's ratings")}
 	}
-	var raters []reports.Rater
-	for _, name := range r.humans {
-		raters = append(raters, reports.Rater{Name: name, Human: true})
-	}
-	for _, judge := range r.judges {
-		name, published, _ := strings.Cut(judge, "=")
-		raters = append(raters, reports.Rater{Name: name, Published: published})
-	}
+	raters := reports.RatingsParams{Humans: r.humans, Judges: r.judges}.Raters()
 	in := stdin
 	if r.file != "-" {
 		f, err := os.Open(r.file)
