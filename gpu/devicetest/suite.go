@@ -35,6 +35,7 @@ func Run(t *testing.T, open func(t *testing.T) gpu.Device) {
 			t.Run("adamw", s.adamw)
 			t.Run("adamw in eight bits", s.adamw8)
 			t.Run("transfers", s.transfers)
+			t.Run("sampling", s.sampling)
 			t.Run("isolation of sequences", s.isolation)
 			t.Run("errors", s.errors)
 		})

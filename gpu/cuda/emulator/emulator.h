@@ -305,6 +305,11 @@ static inline float bits_float(unsigned x) {
 	return f;
 }
 static inline unsigned pack(float low, float high) { return (unsigned)emulator::narrow(low) | (unsigned)emulator::narrow(high) << 16; }
+static inline float rounded_product(float x, float y) { return x * y; }
+static inline float rounded_sum(float x, float y) { return x + y; }
+static inline unsigned long long high_product(unsigned long long x, unsigned long long y) { return (unsigned long long)((unsigned __int128)x * y >> 64); }
+static inline void add_whole(unsigned long long *to, unsigned long long x) { *to += x; }
+static inline void least(int *to, int x) { *to = min(*to, x); }
 static inline float exp2_fast(float x) { return exp2f(x); }
 static inline float reciprocal(float x) { return 1.f / x; }
 

@@ -66,6 +66,14 @@ DEV void multiply(float *c, const u32 *a, u32 b0, u32 b1) {
 		     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
 		     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
+
+// A product and a sum that are rounded each, whatever stands around them.
+DEV float rounded_product(float x, float y) { return __fmul_rn(x, y); }
+DEV float rounded_sum(float x, float y) { return __fadd_rn(x, y); }
+DEV u64 high_product(u64 x, u64 y) { return __umul64hi(x, y); }
+// add_whole and least change a number that many threads change; their results do not depend on the order.
+DEV void add_whole(u64 *to, u64 x) { atomicAdd(to, x); }
+DEV void least(int *to, int x) { atomicMin(to, x); }
 #endif
 
 DEV float value(float x) { return x; }
