@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/longalign/longalign-go/gpu"
 	"github.com/longalign/longalign-go/gpu/llama"
 )
 
@@ -59,9 +60,11 @@ func decode(ctx context.Context, s settings) error {
 	prefill := time.Since(began).Seconds()
 	began = time.Now()
 	for range news {
-		if err := dec.Step([]*llama.Sequence{seq}, []int32{pick}, best); err != nil {
+		next, _, err := dec.Draw([]*llama.Sequence{seq}, []int32{pick}, make([]gpu.Draw, 1))
+		if err != nil {
 			return err
 		}
+		pick = next[0]
 	}
 	each := time.Since(began).Seconds() / float64(news)
 	peak, bandwidth := limits(d)
