@@ -223,9 +223,6 @@ func (e *encoder) section(s string, where place, which recognise) {
 		e.chunk(s, where, which)
 		return
 	}
-	if !e.counting {
-		e.out = slices.Grow(e.out, len(s)/4) // about what English takes
-	}
 	// Each chunk has a channel of its own, in a queue that keeps their order and bounds how many are begun.
 	queue := make(chan chan []int32, runtime.GOMAXPROCS(0))
 	counted := make(chan int, 1)
@@ -250,11 +247,18 @@ func (e *encoder) section(s string, where place, which recognise) {
 		begun.Wait()
 		counted <- int(total.Load())
 	}()
+	var parts [][]int32
 	for done := range queue {
-		e.out = append(e.out, <-done...)
+		parts = append(parts, <-done)
 	}
-	if n := <-counted; e.counting {
+	n := <-counted
+	if e.counting {
 		e.counted += n
+		return
+	}
+	e.out = slices.Grow(e.out, n) // once: growing step by step would take several times the memory
+	for _, ids := range parts {
+		e.out = append(e.out, ids...)
 	}
 }
 
