@@ -3,8 +3,8 @@ package datasets
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"path"
-	"slices"
 	"strings"
 )
 
@@ -172,27 +172,21 @@ func (p DocumentsParams) Validate() error {
 	if len(p.Sources) == 0 {
 		return paramError("sources", "there are none; name at least one directory or file of documents")
 	}
-	for _, s := range slices.Concat(p.Sources, p.Decontaminate) {
-		switch s.Format {
-		case FormatAuto, FormatJSONL, FormatParquet, FormatText, FormatMarkdown, FormatHTML, FormatGo:
-		default:
-			return paramError("format", "%q is not known; use auto, jsonl, parquet, text, markdown, html or go", s.Format)
+	for i, s := range p.Sources {
+		if err := s.validate(fmt.Sprintf("sources.%d.", i)); err != nil {
+			return err
 		}
-		if s.Lang != "" && s.Lang != "en" && s.Lang != "zh" {
-			return paramError("lang", "%q is not known; use en or zh", s.Lang)
-		}
-		if s.PartBytes < 0 || s.PartBytes > 0 && s.PartBytes < 64 {
-			return paramError("part_bytes", "%d is too small; use 0 for whole files, or at least 64", s.PartBytes)
-		}
-		for _, pattern := range slices.Concat(s.Include, s.Exclude) {
-			if _, err := path.Match(strings.ReplaceAll(pattern, "**", "*"), ""); err != nil {
-				return paramError("include", "%q is not a pattern: %v", pattern, err)
-			}
+	}
+	for i, s := range p.Decontaminate {
+		if err := s.validate(fmt.Sprintf("decontaminate.%d.", i)); err != nil {
+			return err
 		}
 	}
 	switch {
-	case p.MinTokens < 0 || p.MaxTokens < 0 || p.MaxTokens > 0 && p.MinTokens > p.MaxTokens:
+	case p.MinTokens < 0 || p.MaxTokens > 0 && p.MinTokens > p.MaxTokens:
 		return paramError("min_tokens", "%d to %d tokens is no range", p.MinTokens, p.MaxTokens)
+	case p.MaxTokens < 0:
+		return paramError("max_tokens", "%d is negative; use 0 for no bound", p.MaxTokens)
 	case p.MaxBytes < 1:
 		return paramError("max_bytes", "%d must be at least 1", p.MaxBytes)
 	case p.BadInput != BadInputFail && p.BadInput != BadInputSkip:
@@ -201,12 +195,42 @@ func (p DocumentsParams) Validate() error {
 		return paramError("held_out", "%v is not a share; use a number from 0 to below 1", p.HeldOut)
 	case p.NearDuplicates > 1:
 		return paramError("near_duplicates", "%v is more than 1, the similarity of equal texts", p.NearDuplicates)
-	case p.UpsampleTimes < 0 || p.UpsampleAbove < 0:
-		return paramError("upsample_times", "up-sampling cannot be negative")
+	case p.UpsampleTimes < 0:
+		return paramError("upsample_times", "%d is negative", p.UpsampleTimes)
+	case p.UpsampleAbove < 0:
+		return paramError("upsample_above", "%d is negative", p.UpsampleAbove)
 	case p.UpsampleTimes > 0 && p.UpsampleAbove == 0:
 		return paramError("upsample_above", "set it with upsample_times")
-	case p.MaxDocuments < 0 || p.MaxHeldOut < 0:
-		return paramError("max_documents", "it cannot be negative")
+	case p.MaxDocuments < 0:
+		return paramError("max_documents", "%d is negative; use 0 for all", p.MaxDocuments)
+	case p.MaxHeldOut < 0:
+		return paramError("max_held_out", "%d is negative; use 0 for all", p.MaxHeldOut)
+	}
+	return nil
+}
+
+// validate says what is wrong with s; at is where its fields stand.
+func (s DocumentSource) validate(at string) error {
+	switch s.Format {
+	case FormatAuto, FormatJSONL, FormatParquet, FormatText, FormatMarkdown, FormatHTML, FormatGo:
+	default:
+		return paramError(at+"format", "%q is not known; use auto, jsonl, parquet, text, markdown, html or go", s.Format)
+	}
+	if s.Lang != "" && s.Lang != "en" && s.Lang != "zh" {
+		return paramError(at+"lang", "%q is not known; use en or zh", s.Lang)
+	}
+	if s.PartBytes < 0 || s.PartBytes > 0 && s.PartBytes < 64 {
+		return paramError(at+"part_bytes", "%d is too small; use 0 for whole files, or at least 64", s.PartBytes)
+	}
+	for _, list := range []struct {
+		name     string
+		patterns []string
+	}{{"include", s.Include}, {"exclude", s.Exclude}} {
+		for i, pattern := range list.patterns {
+			if _, err := path.Match(strings.ReplaceAll(pattern, "**", "*"), ""); err != nil {
+				return paramError(fmt.Sprintf("%s%s.%d", at, list.name, i), "%q is not a pattern: %v", pattern, err)
+			}
+		}
 	}
 	return nil
 }

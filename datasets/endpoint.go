@@ -89,12 +89,18 @@ func (p EndpointParams) Validate() error {
 		return paramError("key_env", "there is key_file, too; name one of them")
 	case p.KeyEnv != "" && (!environmentName.MatchString(p.KeyEnv) || len(p.KeyEnv) > 64):
 		return paramError("key_env", "it is no name of an environment variable; if it is the key itself, take it out of the file and replace the key")
-	case p.RequestsPerMinute < 0 || p.TokensPerMinute < 0:
-		return paramError("requests_per_minute", "limits cannot be negative; leave them out for none")
+	case !(p.RequestsPerMinute >= 0):
+		return paramError("requests_per_minute", "a limit cannot be negative; leave it out for none")
+	case !(p.TokensPerMinute >= 0):
+		return paramError("tokens_per_minute", "a limit cannot be negative; leave it out for none")
 	case p.Concurrency < 1:
 		return paramError("concurrency", "%d must be at least 1", p.Concurrency)
-	case !(p.PriceIn >= 0) || !(p.PriceOut >= 0) || !(p.MaxCostUSD >= 0):
-		return paramError("price_in", "prices and max_cost_usd cannot be negative")
+	case !(p.PriceIn >= 0):
+		return paramError("price_in", "a price cannot be negative")
+	case !(p.PriceOut >= 0):
+		return paramError("price_out", "a price cannot be negative")
+	case !(p.MaxCostUSD >= 0):
+		return paramError("max_cost_usd", "a cap cannot be negative; leave it out for none")
 	case p.MaxCostUSD > 0 && p.PriceIn == 0 && p.PriceOut == 0:
 		return paramError("max_cost_usd", "a cap needs price_in and price_out, USD for a million tokens")
 	}

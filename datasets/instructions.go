@@ -148,18 +148,20 @@ func (p InstructionsParams) Validate() error {
 	switch {
 	case p.Teacher == "":
 		return paramError("teacher", "name one, or use offline")
-	case p.PerDocument < 1 || p.PerHeldOut < 1:
-		return paramError("per_document", "%d must be at least 1", min(p.PerDocument, p.PerHeldOut))
+	case p.PerDocument < 1:
+		return paramError("per_document", "%d must be at least 1", p.PerDocument)
+	case p.PerHeldOut < 1:
+		return paramError("per_held_out", "%d must be at least 1", p.PerHeldOut)
 	case p.Questions < 1 || p.Questions > 20:
 		return paramError("questions", "%d is not between 1 and 20", p.Questions)
 	case p.Attempts < 1:
 		return paramError("attempts", "%d must be at least 1", p.Attempts)
 	}
-	for _, t := range p.Tasks {
+	for i, t := range p.Tasks {
 		switch t {
 		case TaskGeneral, TaskSummary, TaskReasoning, TaskExtraction:
 		default:
-			return paramError("tasks", "%q is not known; use general, summary, reasoning or extraction", t)
+			return paramError(fmt.Sprintf("tasks.%d", i), "%q is not known; use general, summary, reasoning or extraction", t)
 		}
 	}
 	return nil

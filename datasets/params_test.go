@@ -37,15 +37,23 @@ func TestWrongParametersAreNamedByTheirField(t *testing.T) {
 		change(&p)
 		return p.Validate()
 	}
+	mix := func(total int, sources ...MixSource) error {
+		return TokensParams{MixTotal: total, Mix: sources}.Defaults().Validate()
+	}
+	endpoint := func(change func(*EndpointParams)) error {
+		p := EndpointParams{Model: "m"}.Defaults()
+		change(&p)
+		return p.Validate()
+	}
 	for _, tt := range []struct {
 		want string
 		err  error
 	}{
 		{"sources", documents(func(p *DocumentsParams) { p.Sources = nil })},
-		{"format", documents(func(p *DocumentsParams) { p.Sources[0].Format = "pdf" })},
-		{"lang", documents(func(p *DocumentsParams) { p.Sources[0].Lang = "de" })},
-		{"include", documents(func(p *DocumentsParams) { p.Sources[0].Include = []string{"a[/**"} })},
-		{"part_bytes", documents(func(p *DocumentsParams) { p.Sources[0].PartBytes = 5 })},
+		{"sources.0.format", documents(func(p *DocumentsParams) { p.Sources[0].Format = "pdf" })},
+		{"sources.0.lang", documents(func(p *DocumentsParams) { p.Sources[0].Lang = "de" })},
+		{"sources.0.include.0", documents(func(p *DocumentsParams) { p.Sources[0].Include = []string{"a[/**"} })},
+		{"sources.0.part_bytes", documents(func(p *DocumentsParams) { p.Sources[0].PartBytes = 5 })},
 		{"min_tokens", documents(func(p *DocumentsParams) { p.MinTokens, p.MaxTokens = 5, 4 })},
 		{"max_bytes", documents(func(p *DocumentsParams) { p.MaxBytes = -1 })},
 		{"bad_input", documents(func(p *DocumentsParams) { p.BadInput = "ignore" })},
@@ -53,14 +61,29 @@ func TestWrongParametersAreNamedByTheirField(t *testing.T) {
 		{"near_duplicates", documents(func(p *DocumentsParams) { p.NearDuplicates = 2 })},
 		{"upsample_times", documents(func(p *DocumentsParams) { p.UpsampleTimes = -1 })},
 		{"upsample_above", documents(func(p *DocumentsParams) { p.UpsampleTimes = 2 })},
-		{"max_documents", documents(func(p *DocumentsParams) { p.MaxHeldOut = -1 })},
+		{"max_documents", documents(func(p *DocumentsParams) { p.MaxDocuments = -1 })},
+		{"max_held_out", documents(func(p *DocumentsParams) { p.MaxHeldOut = -1 })},
+		{"max_tokens", documents(func(p *DocumentsParams) { p.MaxTokens = -1 })},
+		{"decontaminate.1.exclude.1", documents(func(p *DocumentsParams) {
+			p.Decontaminate = sourceDefaults([]DocumentSource{{Path: "x"}, {Path: "y", Exclude: []string{"a", "b["}}})
+		})},
+		{"per_held_out", InstructionsParams{PerHeldOut: -1}.Defaults().Validate()},
 		{"per_document", InstructionsParams{PerDocument: -1}.Defaults().Validate()},
 		{"questions", InstructionsParams{Questions: 21}.Defaults().Validate()},
 		{"attempts", InstructionsParams{Attempts: -1}.Defaults().Validate()},
-		{"tasks", InstructionsParams{Tasks: []TaskType{"poem"}}.Defaults().Validate()},
+		{"tasks.0", InstructionsParams{Tasks: []TaskType{"poem"}}.Defaults().Validate()},
 		{"max_length", TokensParams{MaxLength: 1}.Defaults().Validate()},
 		{"over_length", TokensParams{OverLength: "cut"}.Defaults().Validate()},
 		{"cut_answers", TokensParams{CutAnswers: "mend"}.Defaults().Validate()},
+		{"mix.1.name", mix(0, MixSource{Path: "a"}, MixSource{Path: "b/a"})},
+		{"mix.0.instances", mix(0, MixSource{Path: "a", Instances: -1})},
+		{"mix.0.instances", mix(9, MixSource{Path: "a", Instances: 1})},
+		{"mix.1.weight", mix(0, MixSource{Path: "a"}, MixSource{Path: "b", Weight: 1})},
+		{"mix.1.bad_input", mix(0, MixSource{Path: "a"}, MixSource{Path: "b", BadInput: "ignore"})},
+		{"price_out", endpoint(func(p *EndpointParams) { p.PriceOut = -1 })},
+		{"max_cost_usd", endpoint(func(p *EndpointParams) { p.MaxCostUSD = -1 })},
+		{"tokens_per_minute", endpoint(func(p *EndpointParams) { p.TokensPerMinute = -1 })},
+		{"block", BatchesParams{Block: -1}.Defaults().Validate()},
 	} {
 		var param *ParamError
 		if !errors.As(tt.err, &param) || param.Field != tt.want {

@@ -1,6 +1,7 @@
 package datasets
 
 import (
+	"fmt"
 	"path"
 	"slices"
 )
@@ -108,16 +109,21 @@ func (p TokensParams) Validate() error {
 
 func (p TokensParams) checkMix() error {
 	seen := map[string]bool{"instructions": true}
-	for _, s := range p.Mix {
+	for i, s := range p.Mix {
+		at := fmt.Sprintf("mix.%d.", i)
 		switch {
 		case seen[s.Name]:
-			return paramError("mix", "there are two sources named %q; give them names", s.Name)
-		case s.Instances < 0 || !(s.Weight >= 0):
-			return paramError("mix", "source %s: instances and weight cannot be negative", s.Name)
-		case s.Instances > 0 && p.MixTotal > 0, s.Weight > 0 && p.MixTotal == 0:
-			return paramError("mix", "source %s: use instances without mix_total, weight with it", s.Name)
+			return paramError(at+"name", "there are two sources named %q; give them names", s.Name)
+		case s.Instances < 0:
+			return paramError(at+"instances", "%d is negative; use 0 for all", s.Instances)
+		case !(s.Weight >= 0):
+			return paramError(at+"weight", "%v is negative", s.Weight)
+		case s.Instances > 0 && p.MixTotal > 0:
+			return paramError(at+"instances", "with mix_total each source has a weight; remove one of them")
+		case s.Weight > 0 && p.MixTotal == 0:
+			return paramError(at+"weight", "weights need mix_total, the number of conversations in all; set it, or use instances")
 		case s.BadInput != BadInputFail && s.BadInput != BadInputSkip:
-			return paramError("mix", "source %s: bad_input %q is not known; use fail or skip", s.Name, s.BadInput)
+			return paramError(at+"bad_input", "%q is not known; use fail or skip", s.BadInput)
 		}
 		seen[s.Name] = true
 	}

@@ -77,7 +77,7 @@ func TestMistakesInAFileSayWhereTheyAreAndWhatToDo(t *testing.T) {
 		"no name":                             {edit: [2]string{"name: tiny\n", ""}, want: `tiny.yaml: name: missing; add a line such as name: my-study`},
 		"a name that is no part of an ID":     {edit: [2]string{"name: tiny", "name: Tiny/1"}, want: `tiny.yaml:1: name: "Tiny/1" must be`},
 		"no documents":                        {edit: [2]string{"  sources:\n    - {path: corpus, format: go}\n", ""}, want: "tiny.yaml:3: documents.sources: there are none"},
-		"an unknown format":                   {edit: [2]string{"format: go", "format: pdf"}, want: `documents.format: "pdf" is not known; use auto,`},
+		"an unknown format":                   {edit: [2]string{"format: go", "format: pdf"}, want: `tiny.yaml:4: documents.sources.0.format: "pdf" is not known; use auto,`},
 		"an unknown loss":                     {edit: [2]string{"loss: longalign", "loss: paper"}, want: "tiny.yaml:15: train.loss: "},
 		"a packing that the method has not":   {edit: [2]string{"method: packing, batch_size: 2", "method: naive, packing: best-fit, batch_size: 2"}, want: `tiny.yaml:14: batches.packing: "best-fit" is set but method is naive`},
 		"two sizes of a step":                 {edit: [2]string{"batch_size: 2", "batch_size: 2, sequences_per_step: 4"}, want: "tiny.yaml:14: batches.sequences_per_step: a packing step has either"},
