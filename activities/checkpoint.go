@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -171,14 +172,12 @@ func (j *job) train(ctx context.Context, p datasets.CheckpointParams, model *lla
 		return err
 	}
 	options := trainOptions(p, report.Steps)
-	if _, err := train.CheckMemory(model.Config(), options, longestMicroBatch(plans, set), model.Device().Info()); err != nil {
-		return badConfig("%w", err)
-	}
-	trainer, err := train.New(model, options)
+	trainer, plan, err := train.Fit(model, options, largestLoad(plans, set))
 	if err != nil {
-		return badConfig("%w", err)
+		return trainingError(err)
 	}
 	defer trainer.Close()
+	j.note("memory: %s", plan)
 	trainer.SetInputs(map[string]string{"action": j.call.Key})
 	saved, err := j.acquire(ctx, trainer)
 	if err != nil {
@@ -229,9 +228,8 @@ func trainOptions(p datasets.CheckpointParams, steps int) train.Options {
 	o.WarmupSteps, o.WarmupRatio = -1, t.WarmupRatio
 	o.Beta1, o.Beta2, o.Eps, o.WeightDecay, o.Clip = t.Beta1, t.Beta2, t.Eps, t.WeightDecay, max(t.Clip, 0)
 	o.Loss, o.DType, o.Device = t.Loss, t.Precision, t.Device
-	if t.Recompute {
-		o.Recompute = train.RecomputeLayer
-	}
+	o.Recompute = cmp.Or(train.Recompute(t.Recompute), train.RecomputeAuto)
+	o.Offload, o.States = cmp.Or(train.Offload(t.Offload), train.OffloadAuto), train.States(t.OptimizerStates)
 	if p.Objective == datasets.ObjectivePretrain {
 		o.Objective = train.Pretrain
 	}
@@ -272,9 +270,10 @@ func planSource(plans []datasets.Plan, set interface {
 	})
 }
 
-// longestMicroBatch is the most tokens that go through the model at once.
-func longestMicroBatch(plans []datasets.Plan, set interface{ Lengths() []int }) int {
-	lengths, most := set.Lengths(), 0
+// largestLoad is the most tokens that go through the model at once, and the longest sequence and the number of micro-batches that
+// go with it.
+func largestLoad(plans []datasets.Plan, set interface{ Lengths() []int }) (l train.Load) {
+	lengths := set.Lengths()
 	for _, plan := range plans {
 		for m := range plan.MicroBatchEnds {
 			longest, sum := 0, 0
@@ -286,8 +285,20 @@ func longestMicroBatch(plans []datasets.Plan, set interface{ Lengths() []int }) 
 			if !plan.Packed() {
 				sum = longest * len(ids)
 			}
-			most = max(most, sum)
+			l.Tokens, l.Longest = max(l.Tokens, sum), max(l.Longest, longest)
+		}
+		if n := plan.Steps(); n > 0 {
+			l.MicroBatches = max(l.MicroBatches, (len(plan.MicroBatchEnds)+n-1)/n)
 		}
 	}
-	return most
+	return l
+}
+
+// trainingError types what hinders a training from starting.
+func trainingError(err error) error {
+	var fault deviceFault
+	if errors.As(err, &fault) {
+		return err // typed by the device
+	}
+	return badConfig("%w", err)
 }

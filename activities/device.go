@@ -2,6 +2,7 @@ package activities
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/longalign/longalign-go/gpu"
@@ -39,6 +40,14 @@ func (a *Activities) DescribeDevice(ctx context.Context, name string) (Device, e
 	return d.Info(), nil
 }
 
+// deviceFault is a failure of a device, its driver or its libraries, which says whether the same work may succeed on another
+// machine, and whether this process can use the device any more.
+type deviceFault interface {
+	error
+	Elsewhere() bool
+	Sticky() bool
+}
+
 // device opens a device and checks that it is of the class that results were promised for.
 func (a *Activities) device(ctx context.Context, name, class string) (gpu.Device, error) {
 	if name == "" {
@@ -46,6 +55,10 @@ func (a *Activities) device(ctx context.Context, name, class string) (gpu.Device
 	}
 	d, err := a.OpenDevice(ctx, name)
 	if err != nil {
+		var fault deviceFault
+		if errors.As(err, &fault) {
+			return nil, fmt.Errorf("device %s: %w", name, err)
+		}
 		return nil, badConfig("device %s: %w", name, err)
 	}
 	if class != "" && d.Info().Class != class {

@@ -143,7 +143,7 @@ func (r *Rehearsal) predictions(ctx context.Context, j *job, f *Foreseen) error 
 		return nil
 	}
 	options := train.DefaultOptions()
-	parameters, _ := llama.MemoryPlan(config, gpu.Float32, false)
+	parameters := llama.MemoryPlan(config, gpu.Float32, llama.Placement{}, 0).Params
 	if perSecond, _ := r.speedOf(ctx, config, options, parameters, timedTokens); perSecond > 0 {
 		written := float64(min(p.Generate, f.Forecast.Samples) * p.MaxNewTokens)
 		f.Forecast.Seconds = tokens/(forwardOfStep*perSecond) + written/perSecond
@@ -205,9 +205,9 @@ func (r *Rehearsal) training(ctx context.Context, j *job, f *Foreseen) (*llama.C
 	if err != nil {
 		return config, badConfig("train.precision: %w", err)
 	}
-	n, _ := llama.MemoryPlan(config, dtype, false)
+	n := llama.MemoryPlan(config, dtype, llama.Placement{}, 0).Params
 	f.Forecast.Parameters, f.Forecast.DiskBytes = n, n*int64(dtype.Size())
-	longest := 0
+	var load train.Load
 	if known := !r.imaginedInput(j, "batches") && !r.imaginedInput(j, "tokens"); known {
 		plans, report, err := j.plans(ctx, "batches")
 		if err != nil {
@@ -217,11 +217,11 @@ func (r *Rehearsal) training(ctx context.Context, j *job, f *Foreseen) (*llama.C
 		if err != nil {
 			return config, err
 		}
-		longest = longestMicroBatch(plans, set)
+		load = largestLoad(plans, set)
 		f.Forecast.Steps, f.Forecast.Tokens = report.Steps, report.Ledger.Computed
 		options.Steps = max(1, report.Steps)
 	}
-	memory, err := train.CheckMemory(config, options, max(longest, 1), r.Device)
+	memory, err := train.PlanMemory(config, options, train.Load{Tokens: max(load.Tokens, 1), Longest: load.Longest, MicroBatches: load.MicroBatches}, r.Device)
 	f.Forecast.Memory = &memory
 	if err != nil {
 		return config, badConfig("%w", err)
@@ -232,7 +232,7 @@ func (r *Rehearsal) training(ctx context.Context, j *job, f *Foreseen) (*llama.C
 			saves = (f.Forecast.Steps + every - 1) / every
 		}
 		f.Forecast.StateBytes = int64(saves) * memory.Snapshot
-		perSecond, source := r.speedOf(ctx, config, options, n, longest)
+		perSecond, source := r.speedOf(ctx, config, options, n, load.Tokens)
 		if f.Forecast.Speed = source; perSecond > 0 {
 			f.Forecast.Seconds = float64(f.Forecast.Tokens) / perSecond
 		}

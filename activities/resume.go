@@ -97,6 +97,7 @@ func (j *job) restore(ctx context.Context, trainer *train.Trainer, s savedState)
 	if err != nil {
 		return badData("%w", err)
 	}
+	defer state.Release()
 	if err := trainer.Restore(state); err != nil {
 		return badData("%w", err)
 	}

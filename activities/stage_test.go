@@ -114,13 +114,16 @@ func TestWhatDoesNotChangeAResultDoesNotChangeItsKey(t *testing.T) {
 		change func(*datasets.TrainParams)
 		same   bool
 	}{
-		"the checkpoint interval":       {func(t *datasets.TrainParams) { t.CheckpointEvery = 77 }, true},
-		"the device's name":             {func(t *datasets.TrainParams) { t.Device = "auto" }, true},
-		"recomputing activations":       {func(t *datasets.TrainParams) { t.Recompute = true }, true},
-		"a default that is written out": {func(t *datasets.TrainParams) { t.Beta1 = 0.9 }, true},
-		"the learning rate":             {func(t *datasets.TrainParams) { t.LearningRate = 2e-2 }, false},
-		"the loss":                      {func(t *datasets.TrainParams) { t.Loss = datasets.LossToken }, false},
-		"the precision":                 {func(t *datasets.TrainParams) { t.Precision = "f64" }, false},
+		"the checkpoint interval":              {func(t *datasets.TrainParams) { t.CheckpointEvery = 77 }, true},
+		"the device's name":                    {func(t *datasets.TrainParams) { t.Device = "auto" }, true},
+		"recomputing activations":              {func(t *datasets.TrainParams) { t.Recompute = "layer" }, true},
+		"keeping the optimizer in host memory": {func(t *datasets.TrainParams) { t.Offload = "optimizer" }, true},
+		"moments of eight bits":                {func(t *datasets.TrainParams) { t.OptimizerStates = "8bit" }, false},
+		"saying the default of the moments":    {func(t *datasets.TrainParams) { t.OptimizerStates = "f32" }, true},
+		"a default that is written out":        {func(t *datasets.TrainParams) { t.Beta1 = 0.9 }, true},
+		"the learning rate":                    {func(t *datasets.TrainParams) { t.LearningRate = 2e-2 }, false},
+		"the loss":                             {func(t *datasets.TrainParams) { t.Loss = datasets.LossToken }, false},
+		"the precision":                        {func(t *datasets.TrainParams) { t.Precision = "f64" }, false},
 	} {
 		if got := p.training(m, tt.change).Key; (got == key) != tt.same {
 			t.Errorf("%s: the key is the same: %v, want %v", name, got == key, tt.same)

@@ -98,8 +98,13 @@ type TrainParams struct {
 	Device string `json:"device,omitempty" key:"-"`
 	// CheckpointEvery is the number of steps between checkpoints; default 50.
 	CheckpointEvery int `json:"checkpoint_every,omitempty" key:"-"`
-	// Recompute computes activations again in the backward pass instead of keeping them.
-	Recompute bool `json:"recompute,omitempty" key:"-"`
+	// Recompute names what is computed again in the backward pass instead of being kept; default auto: the least that fits.
+	Recompute Recompute `json:"recompute,omitempty" key:"-"`
+	// Offload names what lies in host memory until its turn comes: auto (default: what must), none, or some of activations,
+	// gradients and optimizer, by commas.
+	Offload string `json:"offload,omitempty" key:"-"`
+	// OptimizerStates are AdamW's moments: f32 (default), or 8bit, a quarter of the memory and other results.
+	OptimizerStates string `json:"optimizer_states,omitempty"`
 }
 
 // Defaults returns p with unset fields filled in.
@@ -115,6 +120,9 @@ func (p TrainParams) Defaults() TrainParams {
 	setDefault(&p.Precision, "f32")
 	setDefault(&p.Device, "auto")
 	setDefault(&p.CheckpointEvery, 50)
+	if p.OptimizerStates == "f32" {
+		p.OptimizerStates = "" // so that saying the default changes no key
+	}
 	return p
 }
 
@@ -138,6 +146,10 @@ func (p TrainParams) Validate() error {
 		return paramError("eps", "%v must be positive", p.Eps)
 	case !slices.Contains([]string{"f32", "f64", "bf16"}, p.Precision):
 		return paramError("precision", "%q is not known; use f32, f64 or bf16", p.Precision)
+	case !slices.Contains([]Recompute{"", "auto", "none", "selective", "layer"}, p.Recompute):
+		return paramError("recompute", "%q is not known; use auto, none, selective or layer", p.Recompute)
+	case p.OptimizerStates != "" && p.OptimizerStates != "8bit":
+		return paramError("optimizer_states", "%q is not known; use f32 or 8bit", p.OptimizerStates)
 	case p.CheckpointEvery < 1:
 		return paramError("checkpoint_every", "%d must be at least 1", p.CheckpointEvery)
 	}

@@ -21,9 +21,9 @@ import (
 )
 
 type benchFlags struct {
-	config, lengths, device, dtype, recompute string
-	tokens, length, steps                     int
-	growth                                    []int
+	config, lengths, device, dtype, recompute, offload, states string
+	tokens, length, steps                                      int
+	growth                                                     []int
 }
 
 // newBenchCommand times training steps on random weights.
@@ -56,7 +56,9 @@ linear parts cost the same a token, and attention the same a pair of tokens that
 	fl.IntVar(&f.steps, "steps", 3, "steps to time, after one to warm up")
 	fl.StringVar(&f.device, "device", "auto", "auto, host or cuda[:N]")
 	fl.StringVar(&f.dtype, "dtype", "f32", "type of computation: f32, f64 or bf16")
-	fl.StringVar(&f.recompute, "recompute", string(train.RecomputeNone), "none or layer")
+	fl.StringVar(&f.recompute, "recompute", string(train.RecomputeAuto), "auto, none, selective or layer")
+	fl.StringVar(&f.offload, "offload", string(train.OffloadAuto), "auto, none, or some of activations,gradients,optimizer")
+	fl.StringVar(&f.states, "optimizer-states", string(train.StatesF32), "f32 or 8bit")
 	if err := cmd.MarkFlagRequired("config"); err != nil {
 		panic(err) // the flag was defined above
 	}
@@ -112,6 +114,7 @@ func runBench(ctx context.Context, stdout, stderr io.Writer, f benchFlags) error
 	}
 	o := train.DefaultOptions()
 	o.Steps, o.DType, o.Device, o.Recompute = f.steps+2, f.dtype, f.device, train.Recompute(f.recompute)
+	o.Offload, o.States = train.Offload(f.offload), train.States(f.states)
 	o.MaxLoss = 1e30 // random weights may guess badly
 	if err := o.Validate(); err != nil {
 		return usageError{err}
@@ -125,8 +128,8 @@ func runBench(ctx context.Context, stdout, stderr io.Writer, f benchFlags) error
 		return err
 	}
 	defer dev.Close()
-	plan, err := train.CheckMemory(c, o, f.tokens, dev.Info())
-	if err != nil {
+	load := train.Load{Tokens: f.tokens, Longest: slices.Max(lengths)}
+	if _, err := train.PlanMemory(c, o, load, dev.Info()); err != nil {
 		return err
 	}
 	m, err := llama.New(c, dev, dtype, 0)
@@ -134,7 +137,7 @@ func runBench(ctx context.Context, stdout, stderr io.Writer, f benchFlags) error
 		return err
 	}
 	defer m.Close()
-	t, err := train.New(m, o)
+	t, plan, err := train.Fit(m, o, load)
 	if err != nil {
 		return err
 	}

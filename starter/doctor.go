@@ -317,7 +317,7 @@ func (d *doctor) files(spec workflows.Spec) {
 		if err != nil {
 			d.say("model", failing, elsewhere, "%v", err)
 		} else {
-			n, _ := llama.MemoryPlan(c, gpu.BFloat16, false)
+			n := llama.MemoryPlan(c, gpu.BFloat16, llama.Placement{}, 0).Params
 			d.say("model", works, "", "%s: %.3g parameters", path, float64(n))
 		}
 	}

@@ -73,7 +73,9 @@ whole one, to the bit, however the process ended.`,
 	fl.StringVar((*string)(&o.Objective), "objective", string(o.Objective), "sft (the packs' labels) or pretrain (every token)")
 	fl.StringVar(&o.DType, "dtype", o.DType, "type of computation: f32, f64 or bf16")
 	fl.StringVar(&o.Device, "device", o.Device, "auto, host or cuda[:N]")
-	fl.StringVar((*string)(&o.Recompute), "recompute", string(o.Recompute), "none or layer: less memory for a third more work")
+	fl.StringVar((*string)(&o.Recompute), "recompute", string(o.Recompute), "auto, none, selective or layer: less memory for up to a third more work")
+	fl.StringVar((*string)(&o.Offload), "offload", string(o.Offload), "auto, none, or some of activations,gradients,optimizer: kept in host memory")
+	fl.StringVar((*string)(&o.States), "optimizer-states", string(train.StatesF32), "f32 or 8bit")
 	fl.BoolVar(&o.Parity, "parity", o.Parity, "check before the first step that the loss does not depend on the layout; OUT/parity.json keeps the result")
 	fl.BoolVar(&f.grads, "grads", false, "print the norm of each gradient of the first step")
 	fl.BoolVar(&f.resume, "resume", false, "go on from the newest checkpoint in OUT/checkpoints")
@@ -135,6 +137,7 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 		} else if err := t.Restore(state); err != nil {
 			return err
 		} else {
+			state.Release()
 			fmt.Fprintf(stderr, "train: going on after %d of %d steps\n", t.StepsDone(), o.Steps)
 		}
 	}
@@ -234,7 +237,8 @@ func openTrainer(dev gpu.Device, f trainFlags, o train.Options, packs []datasets
 	for i := range packs {
 		longest = max(longest, len(packs[i].InputIDs))
 	}
-	if _, err := train.CheckMemory(c, o, longest, dev.Info()); err != nil {
+	load := train.Load{Tokens: longest, Longest: longestSequence(packs), MicroBatches: f.perStep}
+	if _, err := train.PlanMemory(c, o, load, dev.Info()); err != nil {
 		return nil, err
 	}
 	var opts []llama.LoadOption
@@ -245,12 +249,22 @@ func openTrainer(dev gpu.Device, f trainFlags, o train.Options, packs []datasets
 	if err != nil {
 		return nil, err
 	}
-	t, err := train.New(m, o)
+	t, _, err := train.Fit(m, o, load)
 	if err != nil {
 		m.Close()
 		return nil, err
 	}
 	return t, nil
+}
+
+func longestSequence(packs []datasets.Pack) int {
+	longest := 0
+	for i := range packs {
+		for k := range packs[i].Sequences() {
+			longest = max(longest, int(packs[i].CuSeqlens[k+1]-packs[i].CuSeqlens[k]))
+		}
+	}
+	return longest
 }
 
 func printGrads(ctx context.Context, lines *json.Encoder, t *train.Trainer, src train.Source) error {

@@ -35,7 +35,7 @@ func (m *Model) LossAndGrad(p *datasets.Pack, coef []float64) (BatchLoss, error)
 	}
 	w := m.train
 	a := w.at(n)
-	if err := m.hidden(w, a, p, true); err != nil {
+	if err := m.hidden(w, a, p); err != nil {
 		return out, err
 	}
 	targets, counts := p.Targets()
@@ -47,6 +47,7 @@ func (m *Model) LossAndGrad(p *datasets.Pack, coef []float64) (BatchLoss, error)
 	}
 	m.dev.CrossEntropy(nll, a.dnorm, m.head.gw, a.h, m.head.Linear, targets, tokenCoef)
 	m.backward(w, a, p)
+	m.gradientsDone()
 	if err := m.dev.Sync(); err != nil {
 		return out, err
 	}
@@ -67,18 +68,34 @@ func (m *Model) backward(w *workspace, a *activations, p *datasets.Pack) {
 	dev, c := m.dev, m.cfg
 	positions := w.positions[:len(p.InputIDs)]
 	dev.Zero(a.dx)
-	dev.RMSNormGrad(a.dx, m.final.g, a.dnorm, a.x[len(m.layers)], m.final.w, a.rstd, c.Hidden)
+	dev.RMSNormGrad(a.dx, m.final.g, a.dnorm, a.stream(len(m.layers)), m.final.w, a.rstd, c.Hidden)
 	for i := len(m.layers) - 1; i >= 0; i-- {
-		s := &a.saved[0]
-		if !m.recompute {
-			s = &a.saved[i]
-		} else if i < len(m.layers)-1 { // the last layer's are still there
-			m.layerForward(i, a, s, a.x[i], positions, p.CuSeqlens)
+		a.x.fetch(i - 1)
+		a.layers.fetch(i - 1)
+		m.gradientOf(i)
+		a.x.ready(i)
+		a.layers.ready(i)
+		s := a.of(i)
+		if i < len(m.layers)-1 { // the last layer's are still there
+			m.again(i, a, s, positions, p.CuSeqlens)
 		}
 		m.feedForwardGrad(&m.layers[i], a, s)
+		m.gradientNext(i - 1)
 		m.attentionGrad(i, a, s, positions, p.CuSeqlens)
+		m.gradientDone(i)
 	}
 	dev.EmbeddingGrad(m.embed.g, a.dx, p.InputIDs, c.Hidden)
+}
+
+// again computes what was not kept of layer i.
+func (m *Model) again(i int, a *activations, s *kept, positions, cu []int32) {
+	switch m.placement.Keep {
+	case KeepAttention:
+		m.project(&m.layers[i], a, s, a.stream(i), positions)
+		m.feedForward(&m.layers[i], a, s, a.stream(i))
+	case KeepInputs:
+		m.layerForward(i, a, s, a.stream(i), positions, cu)
+	}
 }
 
 // weightGrad adds to a matrix's gradient and its bias's.
@@ -116,12 +133,12 @@ func (m *Model) attentionGrad(i int, a *activations, s *kept, positions, cu []in
 		dev.RMSNormGrad(a.dqRaw, l.qNorm.g, a.dq, s.qRaw, l.qNorm.w, s.rstdQ, c.HeadDim)
 		dev.RMSNormGrad(a.dkRaw, l.kNorm.g, a.dk, s.kRaw, l.kNorm.w, s.rstdK, c.HeadDim)
 	}
-	dev.RMSNorm(a.norm, s.rstd1, a.x[i], l.norm1.w, c.Hidden, c.NormEps)
+	dev.RMSNorm(a.norm, s.rstd1, a.stream(i), l.norm1.w, c.Hidden, c.NormEps)
 	m.weightGrad(&l.q, a.dqRaw, a.norm)
 	m.weightGrad(&l.k, a.dkRaw, a.norm)
 	m.weightGrad(&l.v, a.dv, a.norm)
 	dev.LinearGradInput(a.dnorm, a.dqRaw, l.q.Linear, false)
 	dev.LinearGradInput(a.dnorm, a.dkRaw, l.k.Linear, true)
 	dev.LinearGradInput(a.dnorm, a.dv, l.v.Linear, true)
-	dev.RMSNormGrad(a.dx, l.norm1.g, a.dnorm, a.x[i], l.norm1.w, s.rstd1, c.Hidden)
+	dev.RMSNormGrad(a.dx, l.norm1.g, a.dnorm, a.stream(i), l.norm1.w, s.rstd1, c.Hidden)
 }

@@ -124,7 +124,7 @@ func TestPublishedConfigsMeanWhatTheirModelsCompute(t *testing.T) {
 				t.Errorf("%d key/value heads of %d, windows %d and %d, base %v", c.KVHeads, c.HeadDim, c.Window(0), c.Window(c.Layers-1), c.RopeTheta)
 			}
 			// All their sizes are multiples of the alignment, so the flat buffer has no gaps.
-			if n, _ := llama.MemoryPlan(c, gpu.Float32, false); tt.params != 0 && n != tt.params {
+			if n := llama.MemoryPlan(c, gpu.Float32, llama.Placement{}, 0).Params; tt.params != 0 && n != tt.params {
 				t.Errorf("%d parameters, want %d", n, tt.params)
 			}
 		})

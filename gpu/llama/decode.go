@@ -128,9 +128,9 @@ func (d *Decoder) forward(segments []segment) (*activations, error) {
 	}
 	a := d.ws.at(len(ids))
 	s := &a.saved[0]
-	m.dev.Embedding(a.x[0], m.embed.w, ids, c.Hidden)
+	m.dev.Embedding(a.stream(0), m.embed.w, ids, c.Hidden)
 	for i := range m.layers {
-		x, y := a.x[i%2], a.x[(i+1)%2]
+		x, y := a.stream(i), a.stream(i+1)
 		l := &m.layers[i]
 		m.project(l, a, s, x, positions)
 		shape := m.attention(i, nil)
@@ -145,7 +145,7 @@ func (d *Decoder) forward(segments []segment) (*activations, error) {
 		m.feedForward(l, a, s, x)
 		m.down(l, a, s, y)
 	}
-	m.dev.RMSNorm(a.h, a.rstd, a.x[len(m.layers)%2], m.final.w, c.Hidden, c.NormEps)
+	m.dev.RMSNorm(a.h, a.rstd, a.stream(len(m.layers)), m.final.w, c.Hidden, c.NormEps)
 	for _, g := range segments {
 		g.seq.n += len(g.ids)
 	}

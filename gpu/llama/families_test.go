@@ -139,7 +139,7 @@ func TestGradientsEqualFiniteDifferences(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dev := openHost(t)
 			m := randomModel(t, parse(t, f), dev, gpu.Float64)
-			if err := m.EnableTraining(false); err != nil {
+			if err := m.EnableTraining(llama.Placement{}); err != nil {
 				t.Fatal(err)
 			}
 			p := threeSequences(23)
@@ -188,11 +188,11 @@ func TestRecomputationGivesTheSameBits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := randomModel(t, parse(t, f), openHost(t), gpu.Float32)
 			p := threeSequences(23)
-			if err := m.EnableTraining(false); err != nil {
+			if err := m.EnableTraining(llama.Placement{}); err != nil {
 				t.Fatal(err)
 			}
 			loss, grad := gradient(t, m, &p)
-			if err := m.EnableTraining(true); err != nil {
+			if err := m.EnableTraining(llama.Placement{Keep: llama.KeepInputs}); err != nil {
 				t.Fatal(err)
 			}
 			loss2, grad2 := gradient(t, m, &p)

@@ -81,24 +81,27 @@ func (m *Model) layerForward(i int, a *activations, s *kept, x gpu.Buffer, posit
 	m.feedForward(l, a, s, x)
 }
 
-// hidden runs all layers; with train the streams into each layer are kept.
-func (m *Model) hidden(w *workspace, a *activations, p *datasets.Pack, train bool) error {
+// hidden runs all layers. What the gradient needs is kept as far as a has room for it.
+func (m *Model) hidden(w *workspace, a *activations, p *datasets.Pack) error {
 	positions := w.positions[:len(p.InputIDs)]
 	if err := m.rope.positions(positions, p.CuSeqlens); err != nil {
 		return err
 	}
-	m.dev.Embedding(a.x[0], m.embed.w, p.InputIDs, m.cfg.Hidden)
-	x := a.x[0]
+	a.x.reset(len(m.layers) + 1)
+	a.layers.reset(len(m.layers))
+	a.x.write(0)
+	x := a.stream(0)
+	m.dev.Embedding(x, m.embed.w, p.InputIDs, m.cfg.Hidden)
+	a.x.send(0)
 	for i := range m.layers {
-		s, y := &a.saved[0], a.x[(i+1)%2]
-		if train {
-			y = a.x[i+1]
-			if !m.recompute {
-				s = &a.saved[i]
-			}
-		}
+		a.layers.write(i)
+		s := a.of(i)
 		m.layerForward(i, a, s, x, positions, p.CuSeqlens)
+		a.layers.send(i)
+		a.x.write(i + 1)
+		y := a.stream(i + 1)
 		m.down(&m.layers[i], a, s, y)
+		a.x.send(i + 1)
 		x = y
 	}
 	m.dev.RMSNorm(a.h, a.rstd, x, m.final.w, m.cfg.Hidden, m.cfg.NormEps)
@@ -116,7 +119,7 @@ func (m *Model) NLL(p *datasets.Pack) ([]float64, error) {
 		return nil, err
 	}
 	a := m.eval.at(n)
-	if err := m.hidden(m.eval, a, p, false); err != nil {
+	if err := m.hidden(m.eval, a, p); err != nil {
 		return nil, err
 	}
 	targets, _ := p.Targets()

@@ -1,6 +1,7 @@
 package llama
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 
@@ -22,7 +23,8 @@ type Model struct {
 	grads   gpu.Buffer // same layout; nil until the model trains
 	master  gpu.Buffer // float32 weights behind bfloat16 ones; nil otherwise
 
-	recompute bool
+	placement Placement
+	windows   *windows // gradients on the device, where grads is host memory
 	rope      ropeTable
 	train     *workspace
 	eval      *workspace
@@ -98,11 +100,11 @@ func New(c *Config, dev gpu.Device, dtype gpu.DType, seed uint64) (*Model, error
 // bind points the layers at the flat buffers.
 func (m *Model) bind() {
 	p, c := m.plan, m.cfg
-	w := func(t part) weight { return weight{p.view(m.weights, t), p.view(m.grads, t)} }
+	w := func(t part) weight { return weight{p.view(m.weights, t), m.gradView(t)} }
 	lin := func(in, out int, t, bias part) linear {
 		return linear{
 			Linear: gpu.Linear{In: in, Out: out, W: p.view(m.weights, t), Bias: p.view(m.weights, bias)},
-			gw:     p.view(m.grads, t), gb: p.view(m.grads, bias),
+			gw:     m.gradView(t), gb: m.gradView(bias),
 		}
 	}
 	d, hq, hk, f := c.Hidden, c.Heads*c.HeadDim, c.KVHeads*c.HeadDim, c.FeedForward
@@ -130,23 +132,37 @@ func (m *Model) paramView(flat gpu.Buffer, i int) gpu.Buffer {
 	return flat.Slice(p.offset, p.offset+p.Len())
 }
 
-// EnableTraining allocates gradients and, for bfloat16, float32 master weights. With
-// recompute the activations of one layer at a time are kept, and a third more is computed.
-func (m *Model) EnableTraining(recompute bool) error {
-	if m.recompute != recompute {
+// EnableTraining allocates gradients and, for bfloat16, float32 master weights, where p says. A model that trains already
+// can change what it keeps of the forward pass, but not where its gradients and master weights lie. What fails frees what it took.
+func (m *Model) EnableTraining(p Placement) (err error) {
+	if m.placement.Keep != p.Keep || m.placement.OffloadActivations != p.OffloadActivations {
 		m.train.free()
 		m.train = nil
 	}
-	m.recompute = recompute
+	was := m.placement
+	m.placement = p
 	if m.grads != nil {
+		if was.OffloadGradients != p.OffloadGradients || was.OffloadMaster != p.OffloadMaster {
+			m.placement = was
+			return errors.New("the model trains already, with its gradients or master weights in other memory")
+		}
 		return nil
 	}
-	var err error
-	if m.grads, err = m.dev.Alloc(m.plan.size, accumulatorType(m.dtype)); err != nil {
+	defer func() {
+		if err != nil {
+			m.DisableTraining()
+		}
+	}()
+	if m.grads, err = m.allocIn(p.OffloadGradients, accumulatorType(m.dtype)); err != nil {
 		return fmt.Errorf("gradients of %d parameters: %w", m.plan.size, err)
 	}
+	if p.OffloadGradients {
+		if m.windows, err = m.newWindows(); err != nil {
+			return fmt.Errorf("gradients of two layers: %w", err)
+		}
+	}
 	if m.dtype == gpu.BFloat16 {
-		if m.master, err = m.dev.Alloc(m.plan.size, gpu.Float32); err != nil {
+		if m.master, err = m.allocIn(p.OffloadMaster, gpu.Float32); err != nil {
 			return fmt.Errorf("float32 master weights of %d parameters: %w", m.plan.size, err)
 		}
 		if err := m.fillMaster(); err != nil {
@@ -157,13 +173,47 @@ func (m *Model) EnableTraining(recompute bool) error {
 	return m.dev.Sync()
 }
 
+// allocIn allocates a flat buffer on the device or in host memory.
+func (m *Model) allocIn(host bool, t gpu.DType) (gpu.Buffer, error) {
+	if !host {
+		return m.dev.Alloc(m.plan.size, t)
+	}
+	b, err := m.dev.AllocHost(m.plan.size, t)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// DisableTraining frees gradients, master weights and activations. Training steps since the model was loaded are lost in a
+// bfloat16 model but for their rounded weights.
+func (m *Model) DisableTraining() {
+	m.train.free()
+	m.train = nil
+	m.windows.free(m.dev)
+	m.windows = nil
+	for _, b := range []gpu.Buffer{m.grads, m.master} {
+		if b != nil {
+			m.dev.Free(b)
+		}
+	}
+	m.grads, m.master = nil, nil
+	m.bind()
+}
+
 // fillMaster gives the master weights the precision of the files, which bfloat16 weights have lost.
 func (m *Model) fillMaster() error {
-	if m.dir == "" {
+	if m.dir != "" {
+		return m.read(m.dir, m.master)
+	}
+	if !m.placement.OffloadMaster {
 		m.dev.Copy(m.master, m.weights)
 		return nil
 	}
-	return m.read(m.dir, m.master)
+	return m.eachChunk(func(window, rest, weights gpu.Buffer) {
+		m.dev.Copy(window, weights)
+		m.dev.Await(m.dev.Transfer(rest, window))
+	})
 }
 
 // Config returns the model's configuration. It must not be changed.
@@ -187,7 +237,7 @@ func (m *Model) NumParams() int {
 	return n
 }
 
-// Grads returns the flat gradient, nil unless the model trains.
+// Grads returns the flat gradient, nil unless the model trains. In host memory it is whole after LossAndGrad, not after ZeroGrad.
 func (m *Model) Grads() gpu.Buffer { return m.grads }
 
 // Master returns the flat weights that an optimizer updates: float32 where the model computes in bfloat16,
@@ -203,21 +253,46 @@ func (m *Model) Master() gpu.Buffer {
 func (p Param) Offset() int { return p.offset }
 
 // MasterChanged brings the computing weights up to date after Master was written.
-func (m *Model) MasterChanged() {
-	if m.master != nil {
+func (m *Model) MasterChanged() error {
+	defer m.dev.WeightsChanged()
+	switch {
+	case m.master == nil:
+	case m.placement.OffloadMaster:
+		return m.eachChunk(func(window, rest, weights gpu.Buffer) {
+			m.dev.Await(m.dev.Transfer(window, rest))
+			m.dev.Copy(weights, window)
+		})
+	default:
 		m.dev.Copy(m.weights, m.master)
 	}
-	m.dev.WeightsChanged()
+	return nil
 }
 
+// Weights returns the flat weights that the model computes with.
+func (m *Model) Weights() gpu.Buffer { return m.weights }
+
+// Placement returns where the model's training memory lies.
+func (m *Model) Placement() Placement { return m.placement }
+
 // ZeroGrad clears the gradient.
-func (m *Model) ZeroGrad() { m.dev.Zero(m.grads) }
+func (m *Model) ZeroGrad() {
+	if m.windows == nil {
+		m.dev.Zero(m.grads)
+		return
+	}
+	// Host memory is written as a whole by the next micro-batch.
+	m.windows.fresh = true
+	m.dev.Zero(m.windows.before)
+	m.dev.Zero(m.windows.behind)
+}
 
 // Close frees the model's device memory.
 func (m *Model) Close() {
 	m.train.free()
 	m.eval.free()
 	m.train, m.eval = nil, nil
+	m.windows.free(m.dev)
+	m.windows = nil
 	m.rope.free()
 	for _, b := range []gpu.Buffer{m.weights, m.grads, m.master} {
 		if b != nil {

@@ -61,7 +61,8 @@ type plan struct {
 	params             []Param
 	layers             []blueprint
 	embed, final, head part
-	size               int // elements of a flat buffer
+	size               int   // elements of a flat buffer
+	starts             []int // where each layer begins, and where the last one ends
 }
 
 func (p *plan) add(kind initKind, name string, shape ...int) part {
@@ -101,6 +102,7 @@ func newPlan(c *Config) *plan {
 	for i := range c.Layers {
 		n := func(s string) string { return fmt.Sprintf("model.layers.%d.%s", i, s) }
 		var b blueprint
+		p.starts = append(p.starts, p.size)
 		b.q = p.add(initNormal, n("self_attn.q_proj.weight"), hq, d)
 		b.qBias = p.addIf(c.QKVBias, n("self_attn.q_proj.bias"), hq)
 		b.k = p.add(initNormal, n("self_attn.k_proj.weight"), hk, d)
@@ -124,6 +126,7 @@ func newPlan(c *Config) *plan {
 		b.norm2 = p.add(initOne, n("post_attention_layernorm.weight"), d)
 		p.layers = append(p.layers, b)
 	}
+	p.starts = append(p.starts, p.size)
 	p.final = p.add(initOne, "model.norm.weight", d)
 	p.head = p.embed
 	if !c.Tied {
@@ -140,6 +143,7 @@ func chatGLMPlan(c *Config) *plan {
 	for i := range c.Layers {
 		n := func(s string) string { return fmt.Sprintf("transformer.encoder.layers.%d.%s", i, s) }
 		b := blueprint{qNorm: absent, kNorm: absent}
+		p.starts = append(p.starts, p.size)
 		b.norm1 = p.add(initOne, n("input_layernorm.weight"), d)
 		qkv := p.add(initNormal, n("self_attention.query_key_value.weight"), hq+2*hk, d)
 		b.q, b.k, b.v = qkv.slice(0, hq), qkv.slice(hq, hk), qkv.slice(hq+hk, hk)
@@ -156,6 +160,7 @@ func chatGLMPlan(c *Config) *plan {
 		b.downBias = p.addIf(c.MLPBias, n("mlp.dense_4h_to_h.bias"), d)
 		p.layers = append(p.layers, b)
 	}
+	p.starts = append(p.starts, p.size)
 	p.final = p.add(initOne, "transformer.encoder.final_layernorm.weight", d)
 	p.head = p.embed
 	if !c.Tied {

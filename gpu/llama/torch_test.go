@@ -48,7 +48,7 @@ func TestFamiliesEqualPyTorch(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer m.Close()
-			if err := m.EnableTraining(false); err != nil {
+			if err := m.EnableTraining(llama.Placement{}); err != nil {
 				t.Fatal(err)
 			}
 			p := threeSequences(23)

@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/longalign/longalign-go/datasets"
@@ -69,7 +70,8 @@ func (t *Trainer) Run(ctx context.Context, src Source, lo LoopOptions) (err erro
 		if pending == nil {
 			return nil
 		}
-		e := <-pending
+		e := t.dev.Sync() // the checkpoint waits for copies that the device may not have begun
+		e = errors.Join(e, <-pending)
 		pending = nil
 		return e
 	}
@@ -81,13 +83,16 @@ func (t *Trainer) Run(ctx context.Context, src Source, lo LoopOptions) (err erro
 		if err := wait(); err != nil {
 			return fmt.Errorf("checkpoint before step %d: %w", t.step, err)
 		}
-		state, err := t.Snapshot()
+		state, err := t.snapshot(true)
 		if err != nil {
 			return err
 		}
 		saved = t.step
 		pending = make(chan error, 1)
-		go func(done chan<- error) { done <- lo.Checkpoint(state) }(pending)
+		go func(done chan<- error) {
+			defer state.Release()
+			done <- lo.Checkpoint(state)
+		}(pending)
 		return nil
 	}
 	defer func() {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/gpu"
+	"github.com/longalign/longalign-go/gpu/llama"
 )
 
 // Schedule names how the learning rate moves.
@@ -34,9 +35,53 @@ type Recompute string
 
 // Recomputation by choice.
 const (
-	RecomputeNone  Recompute = "none"  // norms and SwiGLU only, which is always done
-	RecomputeLayer Recompute = "layer" // each layer from its input: a third more work, activations of one layer
+	RecomputeAuto      Recompute = "auto"      // the least that fits, by the memory plan
+	RecomputeNone      Recompute = "none"      // norms and SwiGLU only, which is always done
+	RecomputeSelective Recompute = "selective" // all of a layer but its attention, whose work grows with the square of the length
+	RecomputeLayer     Recompute = "layer"     // each layer from its input: a third more work, activations of one layer
 )
+
+// Offload names what lies in host memory and goes through the device when it is its turn: "auto" (what must, by the memory plan),
+// "none", or some of activations, gradients and optimizer, by commas. Results are the same bits.
+type Offload string
+
+// Offloading by rule.
+const (
+	OffloadAuto Offload = "auto"
+	OffloadNone Offload = "none"
+)
+
+// parts returns what is named.
+func (o Offload) parts() (activations, gradients, optimizer bool, err error) {
+	for _, name := range strings.Split(string(o), ",") {
+		switch strings.TrimSpace(name) {
+		case "activations":
+			activations = true
+		case "gradients":
+			gradients = true
+		case "optimizer":
+			optimizer = true
+		default:
+			if o != "" && o != OffloadAuto && o != OffloadNone {
+				return false, false, false, fmt.Errorf("%q is not known; use auto, none, or some of activations, gradients and optimizer", name)
+			}
+		}
+	}
+	return activations, gradients, optimizer, nil
+}
+
+// States names how AdamW's moments are kept.
+type States string
+
+// The kinds of moments.
+const (
+	StatesF32  States = "f32"  // in the type of the gradients
+	States8Bit States = "8bit" // a byte each, rounded stochastically; a quarter of the memory, other results
+)
+
+// most8BitBeta2 bounds beta2 with moments of eight bits: each step rounds to one part in eight, and the noise of a second moment
+// is √(1/(1−β2²)) of that.
+const most8BitBeta2 = 0.99
 
 // Options are the parameters of training. Start from DefaultOptions: zero means zero.
 type Options struct {
@@ -65,6 +110,10 @@ type Options struct {
 	// Device is "auto", "host" or "cuda[:N]".
 	Device    string    `json:"device" yaml:"device"`
 	Recompute Recompute `json:"recompute" yaml:"recompute"`
+	Offload   Offload   `json:"offload,omitempty" yaml:"offload"`
+	// States are AdamW's moments, StatesF32 by default; Seed is that of the random numbers which round those of eight bits.
+	States States `json:"optimizer_states,omitempty" yaml:"optimizer_states"`
+	Seed   uint64 `json:"seed,omitempty" yaml:"seed"`
 	// MaxLoss stops a run whose loss explodes; 0 means 10 times that of uniform guessing.
 	MaxLoss float64 `json:"max_loss,omitempty" yaml:"max_loss,omitempty"`
 	// Parity checks before the first step that the loss does not depend on the layout.
@@ -76,7 +125,7 @@ func DefaultOptions() Options {
 	return Options{
 		LR: 2e-5, WarmupSteps: -1, WarmupRatio: 0.03, Schedule: Cosine,
 		Beta1: 0.9, Beta2: 0.95, Eps: 1e-8, Clip: 1,
-		Loss: datasets.LossLongAlign, Objective: SFT, DType: "f32", Device: "auto", Recompute: RecomputeNone, Parity: true,
+		Loss: datasets.LossLongAlign, Objective: SFT, DType: "f32", Device: "auto", Recompute: RecomputeAuto, Offload: OffloadAuto, Parity: true,
 	}
 }
 
@@ -100,6 +149,9 @@ func (o Options) Validate() error {
 	}
 	if _, err := ParseDType(o.DType); err != nil {
 		return bad("dtype", "%v", err)
+	}
+	if _, _, _, err := o.Offload.parts(); err != nil {
+		return bad("offload", "%v", err)
 	}
 	switch {
 	case o.Steps < 1:
@@ -128,13 +180,31 @@ func (o Options) Validate() error {
 		return bad("max_loss", "is %v; it must be positive, or 0 for the default", o.MaxLoss)
 	case o.Objective != SFT && o.Objective != Pretrain:
 		return bad("objective", "%q is not known; use sft or pretrain", o.Objective)
-	case o.Recompute != RecomputeNone && o.Recompute != RecomputeLayer:
-		return bad("recompute", "%q is not known; use none or layer", o.Recompute)
+	case !slices.Contains([]Recompute{RecomputeAuto, RecomputeNone, RecomputeSelective, RecomputeLayer}, o.Recompute):
+		return bad("recompute", "%q is not known; use auto, none, selective or layer", o.Recompute)
+	case !slices.Contains([]States{"", StatesF32, States8Bit}, o.States):
+		return bad("optimizer_states", "%q is not known; use f32 or 8bit", o.States)
+	case o.States == States8Bit && o.DType == "f64":
+		return bad("optimizer_states", "8bit goes with f32 and bf16, not with f64")
+	case o.States == States8Bit && o.Beta2 > most8BitBeta2:
+		return bad("optimizer_states", "8bit moments are too coarse for beta2 %v; use at most %v, or f32", o.Beta2, most8BitBeta2)
 	case o.Device != "auto" && o.Device != "host" && o.Device != "cuda" && !strings.HasPrefix(o.Device, "cuda:"):
 		return bad("device", "%q is not known; use auto, host or cuda[:N]", o.Device)
 	}
 	return nil
 }
+
+// placement is where training memory lies. What is left to the plan is as if there were plenty.
+func (o Options) placement() (p llama.Placement, moments bool) {
+	p.Keep = map[Recompute]llama.Keep{RecomputeSelective: llama.KeepAttention, RecomputeLayer: llama.KeepInputs}[o.Recompute]
+	p.OffloadActivations, p.OffloadGradients, moments, _ = o.Offload.parts()
+	p.OffloadMaster = moments
+	p.Chunk = chunk
+	return p, moments
+}
+
+// chunk is 0 but in tests, which move few parameters at a time.
+var chunk int
 
 // ParseDType returns the element type named f32, f64 or bf16.
 func ParseDType(s string) (gpu.DType, error) {

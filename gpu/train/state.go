@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/longalign/longalign-go/gpu"
 	"github.com/longalign/longalign-go/gpu/llama"
@@ -27,11 +28,36 @@ const (
 
 const stateVersion = 1
 
-// State is all that the rest of a run depends on: a trainer that restores it goes on with the same bits. It
-// shares no memory with the trainer.
+// State is all that the rest of a run depends on: a trainer that restores it goes on with the same bits. Release gives back what
+// it holds: memory of the trainer, or the file that it was read from.
 type State struct {
 	Record
-	tensors []stateTensor
+	tensors  []stateTensor
+	arriving []gpu.Event // copies from the device under way
+	lent     bool        // some tensors are the trainer's own memory
+	release  func()
+}
+
+// Release ends the use of a state; it can be called more than once. A state that was released cannot be written or restored.
+func (s *State) Release() {
+	s.tensors = nil
+	if s.release != nil {
+		s.release()
+	}
+}
+
+// settle waits for the state to be whole, on any goroutine.
+func (s *State) settle() error {
+	for _, e := range s.arriving {
+		if err := e.Wait(); err != nil {
+			return err
+		}
+	}
+	s.arriving = nil
+	if len(s.tensors) == 0 {
+		return errors.New("the state was released, or holds no tensors")
+	}
+	return nil
 }
 
 // Record is the readable part of a State. The plan position is Step: sources are asked by step number.
@@ -47,49 +73,12 @@ type Record struct {
 	TensorsSHA256 string `json:"tensors_sha256,omitempty"`
 }
 
+// stateTensor is a tensor as its little-endian bytes, wherever they lie.
 type stateTensor struct {
 	name  string
+	dtype safetensors.DType
 	shape []int
-	f32   []float32
-	f64   []float64
-}
-
-// groups of tensors: the prefix of their names.
-var groups = [3]string{"weights/", "m/", "v/"}
-
-func (t *Trainer) flats() [3]gpu.Buffer { return [3]gpu.Buffer{t.model.Master(), t.m, t.v} }
-
-// Snapshot copies the state, so that it can be written while training goes on.
-func (t *Trainer) Snapshot() (*State, error) {
-	cfg, err := t.model.Config().JSON()
-	if err != nil {
-		return nil, err
-	}
-	s := &State{Record: Record{
-		Version: stateVersion, Step: t.step, Options: t.opts, Inputs: maps.Clone(t.inputs), DeviceClass: t.dev.Info().Class,
-		ModelConfig: cfg, Metrics: slices.Clone(t.history),
-	}}
-	for g, flat := range t.flats() {
-		var f32 []float32
-		var f64 []float64
-		if flat.DType() == gpu.Float64 {
-			f64 = make([]float64, flat.Len())
-			t.dev.Download64(f64, flat)
-		} else {
-			f32 = make([]float32, flat.Len())
-			t.dev.Download(f32, flat)
-		}
-		for _, p := range t.model.Params() {
-			st := stateTensor{name: groups[g] + p.Name, shape: p.Shape}
-			if from, to := p.Offset(), p.Offset()+p.Len(); f64 != nil {
-				st.f64 = f64[from:to]
-			} else {
-				st.f32 = f32[from:to]
-			}
-			s.tensors = append(s.tensors, st)
-		}
-	}
-	return s, t.dev.Sync()
+	data  []byte
 }
 
 // ResumeError says that a checkpoint belongs to a run with another configuration.
@@ -102,8 +91,8 @@ func (e *ResumeError) Error() string {
 	return fmt.Sprintf("resume: %s is %v, the checkpoint was made with %v; set it back, or start a new run", e.Field, e.Is, e.Was)
 }
 
-// comparable returns the options that a result depends on, by JSON name. The device and what is recomputed
-// do not change a bit within a device class, which is compared by itself.
+// comparable returns the options that a result depends on, by JSON name. The device, what is recomputed and what
+// lies in host memory do not change a bit within a device class, which is compared by itself.
 func (o Options) comparable() (map[string]any, error) {
 	data, err := json.Marshal(o)
 	if err != nil {
@@ -113,8 +102,11 @@ func (o Options) comparable() (map[string]any, error) {
 	if err := json.Unmarshal(data, &out); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"device", "recompute", "parity", "max_loss"} {
+	for _, name := range []string{"device", "recompute", "offload", "parity", "max_loss"} {
 		delete(out, name)
+	}
+	if o.States == StatesF32 {
+		delete(out, "optimizer_states")
 	}
 	return out, nil
 }
@@ -132,7 +124,9 @@ func (t *Trainer) check(s *State) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(is)) {
+	names := maps.Clone(is)
+	maps.Copy(names, was)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
 		if is[name] != was[name] {
 			return &ResumeError{name, is[name], was[name]}
 		}
@@ -153,14 +147,9 @@ func (t *Trainer) check(s *State) error {
 	if err := errors.Join(json.Unmarshal(cfg, &a), json.Unmarshal(s.ModelConfig, &b)); err != nil {
 		return fmt.Errorf("resume: model config: %w", err)
 	}
-	names := map[string]bool{}
-	for n := range a {
-		names[n] = true
-	}
-	for n := range b {
-		names[n] = true
-	}
-	for _, n := range slices.Sorted(maps.Keys(names)) {
+	fields := maps.Clone(a)
+	maps.Copy(fields, b)
+	for _, n := range slices.Sorted(maps.Keys(fields)) {
 		x, y := compact(a[n]), compact(b[n])
 		if x != y {
 			return &ResumeError{"model config " + n, x, y}
@@ -182,26 +171,38 @@ func (t *Trainer) Restore(s *State) error {
 	if err := t.check(s); err != nil {
 		return err
 	}
-	params := t.model.Params()
-	if len(s.tensors) != len(groups)*len(params) {
-		return fmt.Errorf("resume: the checkpoint has %d tensors, the model asks for %d", len(s.tensors), len(groups)*len(params))
+	if err := s.settle(); err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	params, flats := t.model.Params(), t.adam.states
+	if len(s.tensors) != len(flats)*len(params) {
+		return fmt.Errorf("resume: the checkpoint has %d tensors, the model asks for %d", len(s.tensors), len(flats)*len(params))
+	}
+	at := func(i int) gpu.Buffer {
+		p := params[i%len(params)]
+		return flats[i/len(params)].slice(p.Offset(), p.Offset()+p.Len())
 	}
 	for i, st := range s.tensors {
-		p := params[i%len(params)]
-		if st.name != groups[i/len(params)]+p.Name || !slices.Equal(st.shape, p.Shape) || len(st.f32)+len(st.f64) != p.Len() {
-			return fmt.Errorf("resume: the checkpoint's tensor %d is %q %v, the model asks for %q %v", i, st.name, st.shape, p.Name, p.Shape)
+		p, f := params[i%len(params)], flats[i/len(params)]
+		shape := p.Shape
+		if f.per > 1 {
+			shape = []int{at(i).Len()}
 		}
+		if st.name != f.group+p.Name || !slices.Equal(st.shape, shape) || st.dtype != storedTypes[f.rest.DType()] || len(st.data) != at(i).Len()*st.dtype.Size() {
+			return fmt.Errorf("resume: the checkpoint's tensor %d is %q, %s %v, the model asks for %q %v", i, st.name, st.dtype, st.shape, f.group+p.Name, shape)
+		}
+	}
+	if err := t.lent.wait(t.dev); err != nil {
+		return err
 	}
 	for i, st := range s.tensors {
-		p := params[i%len(params)]
-		dst := t.flats()[i/len(params)].Slice(p.Offset(), p.Offset()+p.Len())
-		if st.f64 != nil {
-			t.dev.Upload64(dst, st.f64)
-		} else {
-			t.dev.Upload(dst, st.f32)
+		if err := t.upload(at(i), st); err != nil {
+			return err
 		}
 	}
-	t.model.MasterChanged()
+	if err := t.model.MasterChanged(); err != nil {
+		return err
+	}
 	if err := t.dev.Sync(); err != nil {
 		return err
 	}
@@ -209,7 +210,31 @@ func (t *Trainer) Restore(s *State) error {
 	return nil
 }
 
-// WriteTo writes the state into dir, which must not exist: it appears complete or not at all.
+func (t *Trainer) upload(dst gpu.Buffer, st stateTensor) error {
+	switch st.dtype {
+	case safetensors.F64:
+		x, err := safetensors.Tensor{DType: st.dtype, Data: st.data}.Float64()
+		if err == nil {
+			t.dev.Upload64(dst, x)
+		}
+		return err
+	case safetensors.U8:
+		x := make([]float32, len(st.data))
+		for i, c := range st.data {
+			x[i] = float32(c)
+		}
+		t.dev.Upload(dst, x)
+		return nil
+	}
+	x, err := safetensors.Tensor{DType: st.dtype, Data: st.data}.Float32()
+	if err == nil {
+		t.dev.Upload(dst, x)
+	}
+	return err
+}
+
+// WriteTo writes the state into dir, which must not exist: it appears complete or not at all. Of a trainer in the
+// middle of a run it then releases the state, whose memory the next update waits for.
 func (s *State) WriteTo(dir string) error {
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("checkpoint %s exists already: %v", dir, err)
@@ -227,6 +252,9 @@ func (s *State) WriteTo(dir string) error {
 	}
 	if err := os.Rename(tmp, dir); err != nil {
 		return errors.Join(err, os.RemoveAll(tmp))
+	}
+	if s.lent {
+		s.Release()
 	}
 	return syncDir(parent)
 }
@@ -257,13 +285,12 @@ func (s *State) writeFiles(dir string) error {
 
 // WriteTensors writes the tensors alone, as safetensors.
 func (s *State) WriteTensors(w io.Writer) error {
+	if err := s.settle(); err != nil {
+		return err
+	}
 	entries := make([]safetensors.Entry, len(s.tensors))
 	for i, st := range s.tensors {
-		e := safetensors.Entry{Name: st.name, DType: safetensors.F32, Shape: st.shape, Read: func() ([]byte, error) { return safetensors.Encode(safetensors.F32, st.f32) }}
-		if st.f64 != nil {
-			e.DType, e.Read = safetensors.F64, func() ([]byte, error) { return safetensors.Encode64(safetensors.F64, st.f64) }
-		}
-		entries[i] = e
+		entries[i] = safetensors.Entry{Name: st.name, DType: st.dtype, Shape: st.shape, Read: func() ([]byte, error) { return st.data, nil }}
 	}
 	return safetensors.Write(w, nil, entries)
 }
@@ -315,25 +342,15 @@ func verifyState(dir string, step int) error {
 	return nil
 }
 
-// ReadState reads what WriteTo wrote and verifies its digest.
+// ReadState opens what WriteTo wrote and verifies its digest. The tensors stay in the file, which Release closes.
 func ReadState(dir string) (*State, error) {
 	r, f, err := openState(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	s := &State{Record: r}
+	s := &State{Record: r, release: sync.OnceFunc(func() { f.Close() })}
 	for _, t := range f.Tensors() {
-		st := stateTensor{name: t.Name, shape: t.Shape}
-		if t.DType == safetensors.F64 {
-			st.f64, err = t.Float64()
-		} else {
-			st.f32, err = t.Float32()
-		}
-		if err != nil {
-			return nil, err
-		}
-		s.tensors = append(s.tensors, st)
+		s.tensors = append(s.tensors, stateTensor{t.Name, t.DType, t.Shape, t.Data})
 	}
 	return s, nil
 }

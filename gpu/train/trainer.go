@@ -60,8 +60,9 @@ type Trainer struct {
 	model   *llama.Model
 	dev     gpu.Device
 	opts    Options
-	m, v    gpu.Buffer // AdamW's moments, in the layout of the model's flat weights
-	step    int        // steps taken
+	adam    *optimizer
+	lent    lending // of the state to a checkpoint on its way out
+	step    int     // steps taken
 	history []Metrics
 	inputs  map[string]string
 	names   func(microBatch, sequence int) string
@@ -76,29 +77,25 @@ func New(model *llama.Model, opts Options) (*Trainer, error) {
 		return nil, &OptionError{"dtype", fmt.Sprintf("is %s but the model was loaded in %s", opts.DType, model.DType())}
 	}
 	t := &Trainer{model: model, dev: model.Device(), opts: opts}
-	if err := model.EnableTraining(opts.Recompute == RecomputeLayer); err != nil {
+	placement, moments := opts.placement()
+	if err := model.EnableTraining(placement); err != nil {
 		return nil, err
 	}
-	n := model.Master().Len()
 	var err error
-	if t.m, err = t.dev.Alloc(n, model.Master().DType()); err == nil {
-		t.v, err = t.dev.Alloc(n, model.Master().DType())
-	}
-	if err != nil {
-		t.Close()
-		return nil, fmt.Errorf("optimizer moments of %d parameters: %w", n, err)
+	if t.adam, err = newOptimizer(model, opts, moments); err != nil {
+		return nil, err
 	}
 	return t, nil
 }
 
 // Close frees the optimizer's memory, not the model's.
 func (t *Trainer) Close() {
-	for _, b := range []gpu.Buffer{t.m, t.v} {
-		if b != nil {
-			t.dev.Free(b)
-		}
+	if t.adam == nil {
+		return
 	}
-	t.m, t.v = nil, nil
+	t.lent.end(t.dev)
+	t.adam.close()
+	t.adam = nil
 }
 
 // Model returns the model in training.
@@ -220,7 +217,7 @@ func (t *Trainer) Gradient(ctx context.Context, packs []datasets.Pack) (Metrics,
 			}
 		}
 	}
-	mt.GradNorm = math.Sqrt(t.dev.SquaredNorm(t.model.Grads()))
+	mt.GradNorm = t.adam.norm()
 	if err := t.dev.Sync(); err != nil {
 		return mt, fmt.Errorf("step %d: %w", t.step, err)
 	}
@@ -259,11 +256,15 @@ func (t *Trainer) Step(ctx context.Context, packs []datasets.Pack) (Metrics, err
 	if t.opts.Clip > 0 && mt.GradNorm > t.opts.Clip {
 		scale = t.opts.Clip / mt.GradNorm
 	}
-	t.dev.AdamW(t.model.Master(), t.model.Grads(), t.m, t.v, gpu.AdamW{
+	if err := t.lent.wait(t.dev); err != nil {
+		return mt, fmt.Errorf("step %d: %w", t.step, err)
+	}
+	if err := t.adam.update(gpu.AdamW{
 		LR: mt.LR, Beta1: t.opts.Beta1, Beta2: t.opts.Beta2, Eps: t.opts.Eps, WeightDecay: t.opts.WeightDecay,
 		Step: t.step + 1, GradScale: scale,
-	})
-	t.model.MasterChanged()
+	}); err != nil {
+		return mt, fmt.Errorf("step %d: %w", t.step, err)
+	}
 	if err := t.dev.Sync(); err != nil {
 		return mt, fmt.Errorf("step %d: %w", t.step, err)
 	}

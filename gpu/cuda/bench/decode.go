@@ -68,7 +68,7 @@ func decode(ctx context.Context, s settings) error {
 	}
 	each := time.Since(began).Seconds() / float64(news)
 	peak, bandwidth := limits(d)
-	params, _ := llama.MemoryPlan(c, dtype(d), false)
+	params := llama.MemoryPlan(c, dtype(d), llama.Placement{}, 0).Params
 	read := float64(params-int64(c.Vocab*c.Hidden))*float64(dtype(d).Size()) + float64(m.CacheBytes(tokens))
 	n, hq := float64(tokens), float64(c.Heads*c.HeadDim)
 	flops := 2*n*float64(params-2*int64(c.Vocab*c.Hidden)) + 2*n*n*hq*float64(c.Layers)

@@ -48,7 +48,11 @@ func (s settings) trainer(d gpu.Device) (*llama.Config, *train.Trainer, datasets
 		}
 	}
 	p := pack(s.tokens, c.Vocab)
-	if _, err := train.CheckMemory(c, o, s.tokens, d.Info()); err != nil {
+	load := train.Load{Tokens: s.tokens}
+	for i := range p.Sequences() {
+		load.Longest = max(load.Longest, int(p.CuSeqlens[i+1]-p.CuSeqlens[i]))
+	}
+	if _, err := train.PlanMemory(c, o, load, d.Info()); err != nil {
 		return nil, nil, none, err
 	}
 	began := time.Now()
@@ -56,12 +60,12 @@ func (s settings) trainer(d gpu.Device) (*llama.Config, *train.Trainer, datasets
 	if err != nil {
 		return nil, nil, none, err
 	}
-	t, err := train.New(m, o)
+	t, plan, err := train.Fit(m, o, load)
 	if err != nil {
 		m.Close()
 		return nil, nil, none, err
 	}
-	fmt.Fprintf(s.out, "%s in %s, sequences %d, tokens %d, recompute %s, ready after %.0f s\n", s.shape, o.DType, len(p.Weights), s.tokens, o.Recompute, time.Since(began).Seconds())
+	fmt.Fprintf(s.out, "%s in %s, sequences %d, tokens %d, %v, ready after %.0f s\n", s.shape, o.DType, len(p.Weights), s.tokens, plan, time.Since(began).Seconds())
 	return c, t, p, nil
 }
 

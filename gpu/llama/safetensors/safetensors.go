@@ -30,12 +30,13 @@ const maxRank = 16
 // DType is an element type as written in the header.
 type DType string
 
-// Element types that hold floating-point numbers. Others are carried as bytes.
+// Element types that hold floating-point numbers, and bytes. Others are carried as bytes.
 const (
 	F64  DType = "F64"
 	F32  DType = "F32"
 	F16  DType = "F16"
 	BF16 DType = "BF16"
+	U8   DType = "U8"
 )
 
 var sizes = map[DType]int{
