@@ -1,47 +1,12 @@
 package train_test
 
 import (
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/longalign/longalign-go/datasets"
-	"github.com/longalign/longalign-go/gpu"
-	"github.com/longalign/longalign-go/gpu/llama"
 	"github.com/longalign/longalign-go/gpu/train"
 )
-
-// benchTrainer trains the shape that speed is quoted for: 5.0 M parameters.
-func benchTrainer(b *testing.B) *train.Trainer {
-	b.Helper()
-	c, err := llama.Shape{Dim: 256, Layers: 4, Heads: 4, KVHeads: 2, FeedForward: 688, Vocab: 4096, Context: 8192}.Config()
-	if err != nil {
-		b.Fatal(err)
-	}
-	m, err := llama.New(c, openHost(b), gpu.Float32, 1)
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(m.Close)
-	tr, err := train.New(m, tinyOptions(1<<30))
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(tr.Close)
-	return tr
-}
-
-// benchPack is 4,096 tokens in sequences of length.
-func benchPack(length int) datasets.Pack {
-	p := datasets.Pack{CuSeqlens: []int32{0}}
-	for t := range 4096 {
-		p.InputIDs = append(p.InputIDs, int32(t*7919%4096))
-		if (t+1)%length == 0 {
-			p.CuSeqlens = append(p.CuSeqlens, int32(t+1))
-		}
-	}
-	return p
-}
 
 // BenchmarkCheckpointOverhead trains stretches of steps by turns without a checkpoint and with one that is taken in the
 // middle and written behind the steps that follow. It reports the median cost of the checkpoint as a share of its
@@ -50,7 +15,7 @@ func benchPack(length int) datasets.Pack {
 func BenchmarkCheckpointOverhead(b *testing.B) {
 	const stretch = 10 // steps; the command line's and the experiments' default are 20 to 50
 	tr := benchTrainer(b)
-	src, err := train.Cycle([]datasets.Pack{benchPack(512)}, 1)
+	src, err := train.Cycle([]datasets.Pack{benchPack(4096, 512)}, 1)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -86,9 +51,4 @@ func BenchmarkCheckpointOverhead(b *testing.B) {
 	}
 	b.ReportMetric(median(wall), "wall-%")
 	b.ReportMetric(median(cpu), "cpu-%")
-}
-
-func median(x []float64) float64 {
-	slices.Sort(x)
-	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
 }

@@ -471,21 +471,6 @@ func TestOptionsThatCannotWorkAreNamed(t *testing.T) {
 	}
 }
 
-// BenchmarkStep trains the default bench shape; it reports tokens a second.
-func BenchmarkStep(b *testing.B) {
-	tr, packs := benchTrainer(b), []datasets.Pack{benchPack(512)}
-	if _, err := tr.Step(bg, packs); err != nil { // allocates what all steps use
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := tr.Step(bg, packs); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(4096*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
-}
-
 // TestOnlyAttentionGrowsWithLength: with equally many tokens, the matrices, norms and elementwise parts do the same work
 // whatever the lengths; attention does work in proportion to Σ n(n+1)/2.
 func TestOnlyAttentionGrowsWithLength(t *testing.T) {
