@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -138,7 +139,8 @@ func boundary(ctx context.Context, operation string, err error) error {
 	// What nobody foresaw may pass by itself; when it does not, waiting for ever would hide it.
 	nonRetryable := slices.Contains(NonRetryable, kind) || kind == Unexpected && activity.IsActivity(ctx) && activity.GetInfo(ctx).Attempt >= unexpectedTries
 	// A message above 4 KiB would be cut by the server in its middle.
-	msg := operation + ": " + err.Error() + advice
+	// Pure packages begin with their own names, which stages have too.
+	msg := operation + ": " + strings.TrimPrefix(err.Error(), operation+": ") + advice
 	if len(msg) > 3500 {
 		msg = msg[:3500] + " …"
 	}

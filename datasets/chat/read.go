@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strings"
 
 	"github.com/longalign/longalign-go/datasets"
 )
@@ -225,6 +226,9 @@ var roleNames = map[string]string{
 }
 
 func parseInstance(raw []byte) (datasets.Instance, error) {
+	if err := datasets.CheckJSONText(raw); err != nil {
+		return datasets.Instance{}, err
+	}
 	var rec record
 	if err := json.Unmarshal(raw, &rec); err != nil {
 		return datasets.Instance{}, err
@@ -232,6 +236,11 @@ func parseInstance(raw []byte) (datasets.Instance, error) {
 	messages, err := rec.messages()
 	if err != nil {
 		return datasets.Instance{}, err
+	}
+	for k, m := range messages {
+		if strings.ContainsRune(m.Content, 0) {
+			return datasets.Instance{}, fmt.Errorf("message %d has a NUL character, so it is no text", k)
+		}
 	}
 	i := datasets.Instance{Messages: messages, Meta: rec.Meta}
 	if len(messages) == 0 {

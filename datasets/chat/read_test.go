@@ -61,6 +61,9 @@ func TestBadConversationsAreNamedByLineAndReadingGoesOn(t *testing.T) {
 	}{
 		"broken JSON":        {good + "\n{\"instr\n" + good, 2, []string{"f:2: unexpected end of JSON input"}},
 		"a NUL byte":         {good + "\n{\"instruction\":\"\x00\"}\n", 1, []string{"f:2: invalid character '\\x00' in string literal"}},
+		"an escaped NUL":     {`{"instruction":"Q\u0000","output":"A"}`, 0, []string{"f:1: message 0 has a NUL character, so it is no text"}},
+		"invalid UTF-8":      {good + "\n{\"instruction\":\"\xe9\",\"output\":\"A\"}\n" + good, 2, []string{"f:2: is not UTF-8: byte 0xe9 at 16; convert it, for example with iconv -t UTF-8"}},
+		"half a character":   {`{"instruction":"Q","output":"\ude00"}`, 0, []string{`f:1: has half a surrogate pair, \ude00, at 29: a character was cut in two; mend it where the file was made`}},
 		"another form":       {`{"text":"x"}`, 0, []string{`f:1: no conversation; expected "messages", "conversations", "instruction" with "output", or "context" with "query" and "answer"`}},
 		"an unknown role":    {`{"conversations":[{"from":"tool","value":"x"}]}`, 0, []string{`f:1: message 0: unknown role "tool"; use system, user (human) or assistant (gpt)`}},
 		"wrong types":        {`{"messages":[{"role":"user","content":7}]}`, 0, []string{"f:1: content is neither a string nor a list of parts"}},

@@ -203,6 +203,7 @@ func TestBadInputIsNamedByFileAndLine(t *testing.T) {
 		"an ID that is a list":        {"a.jsonl", "{\"text\":\"x\",\"id\":[]}\n", `a.jsonl:1: field "id" is neither a string nor a number`, datasets.DocumentSource{}},
 		"an escaped NUL":              {"a.jsonl", "{\"text\":\"x\\u0000\"}\n", "a.jsonl:1: field \"text\" has a NUL byte", datasets.DocumentSource{}},
 		"invalid UTF-8 in JSON":       {"a.jsonl", "{\"text\":\"x\"}\n{\"text\":\"\xe9\"}\n", "a.jsonl:2: is not UTF-8: byte 0xe9", datasets.DocumentSource{}},
+		"half a character in JSON":    {"a.jsonl", "{\"text\":\"x\\ud83d\"}\n", "a.jsonl:1: has half a surrogate pair", datasets.DocumentSource{}},
 		"a line over the limit":       {"a.jsonl", "{\"text\":\"" + strings.Repeat("x", 2000) + "\"}\n", "a.jsonl:1: the line is longer than max_bytes (1000)", datasets.DocumentSource{}},
 		"a text over the limit":       {"a.txt", strings.Repeat("x", 2000), "a.txt: the document is larger than max_bytes (1000)", datasets.DocumentSource{}},
 		"an unknown encoding":         {"a.txt", "caf\xe9", "a.txt: is not UTF-8: byte 0xe9 at 3; convert it", datasets.DocumentSource{}},

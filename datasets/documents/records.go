@@ -50,6 +50,9 @@ func (r *reader) parseRecord(line []byte) (datasets.Document, error) {
 	if err := checkText(line); err != nil {
 		return datasets.Document{}, err
 	}
+	if err := datasets.CheckJSONText(line); err != nil {
+		return datasets.Document{}, err
+	}
 	var record map[string]json.RawMessage
 	if err := json.Unmarshal(line, &record); err != nil {
 		return datasets.Document{}, fmt.Errorf("is no JSON object: %w", err)
