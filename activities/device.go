@@ -34,6 +34,7 @@ func ActivityName(call Call) string {
 func (a *Activities) DescribeDevice(ctx context.Context, name string) (Device, error) {
 	d, err := a.device(ctx, name, "")
 	if err != nil {
+		a.watch(err)
 		return Device{}, boundary(ctx, "describe device", err)
 	}
 	defer d.Close()
@@ -46,6 +47,14 @@ type deviceFault interface {
 	error
 	Elsewhere() bool
 	Sticky() bool
+}
+
+// watch ends the worker when a failure leaves this process unable to use its device: a new process can.
+func (a *Activities) watch(err error) {
+	var fault deviceFault
+	if errors.As(err, &fault) && fault.Sticky() && a.DeviceLost != nil {
+		a.DeviceLost(err)
+	}
 }
 
 // device opens a device and checks that it is of the class that results were promised for.

@@ -41,6 +41,10 @@ const (
 	StoreUnavailable = "StoreUnavailable"
 	// WrongDevice: this worker's device is of another class than the call was keyed for. Retried elsewhere.
 	WrongDevice = "WrongDevice"
+	// DeviceUnavailable: the device, its driver or its libraries fail on this worker. Retried, on another worker where there is one.
+	DeviceUnavailable = "DeviceUnavailable"
+	// DeviceFault: the device refused what this program asked of it; it would elsewhere too. Not retried.
+	DeviceFault = "DeviceFault"
 	// EndpointUnavailable: a language model's service does not answer, or not in time. Retried.
 	EndpointUnavailable = "EndpointUnavailable"
 	// Unexpected: a cause that none of these names. Tried a few times, then given up.
@@ -50,7 +54,7 @@ const (
 )
 
 // NonRetryable lists the error types that trying again cannot mend.
-var NonRetryable = []string{BadConfig, BadData, CorruptArtifact, MissingArtifact, Fenced, Diverged, BudgetExceeded}
+var NonRetryable = []string{BadConfig, BadData, CorruptArtifact, MissingArtifact, Fenced, Diverged, DeviceFault, BudgetExceeded}
 
 // problem is an error with its type, made where the cause is known.
 type problem struct {
@@ -108,6 +112,7 @@ func boundary(ctx context.Context, operation string, err error) error {
 	}
 	var p *problem
 	var corrupt *artifact.CorruptError
+	var fault deviceFault
 	kind, advice := "", ""
 	interrupted := ctx.Err() != nil && errors.Is(err, ctx.Err()) // whatever was being read or computed then is not at fault
 	switch {
@@ -115,6 +120,10 @@ func boundary(ctx context.Context, operation string, err error) error {
 		kind, err = Handover, errors.New("the worker was stopped before the stage could save; another attempt goes on at what was saved last")
 	case interrupted:
 		return ctx.Err() // the workflow cancelled it, or the server gave it to another attempt
+	case errors.As(err, &fault) && fault.Elsewhere(): // whatever it hindered
+		kind = DeviceUnavailable
+	case fault != nil:
+		kind = DeviceFault
 	case errors.As(err, &p):
 		kind = p.kind
 	case errors.As(err, &corrupt):

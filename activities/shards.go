@@ -247,6 +247,7 @@ func writeParts(ctx context.Context, j *job, d *division, size int) error {
 func (a *Activities) RunShard(ctx context.Context, call ShardCall) (ShardDone, error) {
 	m, err := a.runShard(ctx, call)
 	if err != nil {
+		a.watch(err)
 		return ShardDone{}, boundary(ctx, fmt.Sprintf("%s, shard %d", call.Stage, call.Index), err)
 	}
 	return ShardDone{Done: m.Counts["instances"] + m.Counts["sequences"], SpentUSD: float64(m.Counts[spentCount]) / 1e6}, nil

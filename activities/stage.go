@@ -26,6 +26,8 @@ type Activities struct {
 	Store *artifact.Store
 	// OpenDevice opens the device that training and predictions run on.
 	OpenDevice gpu.Opener
+	// DeviceLost is told of a failure after which this process cannot use its device any more; nil tells nobody.
+	DeviceLost func(error)
 	// Scratch is a local directory for copies of artifacts; everything in it can be made anew.
 	Scratch string
 	// Endpoints are the language models that stages ask.
@@ -146,6 +148,7 @@ func (a *Activities) action(ctx context.Context, call Call) (artifact.Action, er
 // Workflows know it by the stage's name.
 func (a *Activities) Run(ctx context.Context, call Call) (artifact.Ref, error) {
 	ref, err := a.runStage(ctx, call)
+	a.watch(err)
 	return ref, boundary(ctx, call.Stage, err)
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/longalign/longalign-go/datasets/artifact"
 	"github.com/longalign/longalign-go/gpu"
 	"github.com/longalign/longalign-go/gpu/devices"
+	"github.com/longalign/longalign-go/gpu/train"
 	"github.com/longalign/longalign-go/workflows"
 )
 
@@ -149,6 +150,17 @@ func (d *dryRun) print(w io.Writer, spec workflows.Spec) error {
 	if len(speeds) > 0 {
 		fmt.Fprintf(w, "device   about %s of training and predictions on one (%s)\n", seconds(d.Seconds), strings.Join(speeds, "; "))
 	}
+	var plans []string
+	for _, f := range d.Results {
+		if m := f.Forecast.Memory; m != nil && m.Total > 0 {
+			if line := memoryLine(m); !slices.Contains(plans, line) {
+				plans = append(plans, line)
+			}
+		}
+	}
+	for _, line := range plans {
+		fmt.Fprintf(w, "memory   %s\n", line)
+	}
 	fmt.Fprintf(w, "disk     %s of results, at most %s of training states, which starter gc removes later\n", size(d.Disk), size(d.States))
 	if d.Money.High > 0 {
 		fmt.Fprintf(w, "money    %.2f to %.2f USD\n", d.Money.Low, d.Money.High)
@@ -168,6 +180,29 @@ func (d *dryRun) print(w io.Writer, spec workflows.Spec) error {
 		fmt.Fprintf(w, "FAILS    %s: %s\n", cell, d.Failed[cell])
 	}
 	return nil
+}
+
+// memoryLine is the plan of a training's memory, by part.
+func memoryLine(m *train.Memory) string {
+	parts := func(names []string, values ...int64) string {
+		var out []string
+		for i, v := range values {
+			if v > 0 {
+				out = append(out, names[i]+" "+size(v))
+			}
+		}
+		return strings.Join(out, ", ")
+	}
+	s := fmt.Sprintf("recompute: %s, offload: %s, optimizer_states: %s; on the device %s (%s)", m.Recompute, m.Offload, m.States, size(m.Total),
+		parts([]string{"weights", "gradients", "optimizer", "windows", "activations"}, m.Weights, m.Gradients, m.Optimizer, m.Windows, m.Activations))
+	if m.Available > 0 {
+		s += " of " + size(m.Available)
+	}
+	if m.HostTotal > 0 {
+		s += fmt.Sprintf("; of host memory %s (%s)", size(m.HostTotal), parts([]string{"weights", "gradients", "optimizer", "activations", "a checkpoint"},
+			m.HostWeights, m.HostGradients, m.HostOptimizer, m.HostActivations, m.Snapshot))
+	}
+	return s
 }
 
 func count(n int64) string {

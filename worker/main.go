@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -73,7 +74,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 }
 
 func serve(ctx context.Context, o options, stdin io.Reader, stdout, stderr io.Writer) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancelCause := context.WithCancelCause(ctx)
+	cancel := func() { cancelCause(nil) }
 	defer cancel()
 	if o.stdin {
 		go func() {
@@ -105,6 +107,7 @@ func serve(ctx context.Context, o options, stdin io.Reader, stdout, stderr io.Wr
 	defer temporal.Close()
 	a := &activities.Activities{Store: store, OpenDevice: devices.Open, Scratch: scratch, Temporal: temporal}
 	a.Endpoints.Share = o.share
+	a.DeviceLost = func(err error) { cancelCause(&deviceLostError{err}) }
 	workers, err := start(temporal, a, o)
 	if err != nil {
 		return err
@@ -119,8 +122,21 @@ func serve(ctx context.Context, o options, stdin io.Reader, stdout, stderr io.Wr
 	for range workers {
 		<-done
 	}
+	var lost *deviceLostError
+	if errors.As(context.Cause(ctx), &lost) {
+		return lost
+	}
 	return nil
 }
+
+// deviceLostError ends a worker whose process cannot use its device any more.
+type deviceLostError struct{ err error }
+
+func (e *deviceLostError) Error() string {
+	return fmt.Sprintf("this process cannot use its device any more, a new worker can: %v", e.err)
+}
+
+func (e *deviceLostError) Unwrap() error { return e.err }
 
 // start starts one poller set a queue. On gpu, stages run one at a time.
 func start(temporal client.Client, a *activities.Activities, o options) ([]worker.Worker, error) {

@@ -44,6 +44,7 @@ type card struct {
 	allocated   map[uint64]struct{}
 	blas        *matrixLibrary
 	lanes       [2]*lane // of transfers: in, out
+	unlock      func()
 	pins        map[*byte]struct{}
 }
 
@@ -138,7 +139,15 @@ func openCard(at int) (_ *card, err error) {
 	if c.arch, c.machineCode, err = target(10*major+minor, c.compiler.archs); err != nil {
 		return nil, err
 	}
+	id, err := c.device.UUID()
+	if err != nil {
+		return nil, failure("open", err)
+	}
+	if c.unlock, err = takeLock(os.TempDir(), "GPU-"+id.String()); err != nil {
+		return nil, err
+	}
 	if c.context, err = c.device.RetainPrimaryCtx(); err != nil {
+		c.unlock()
 		return nil, failure("make a context", err)
 	}
 	defer func() {
@@ -159,10 +168,6 @@ func openCard(at int) (_ *card, err error) {
 		return nil, err
 	}
 	name, err := c.device.Name()
-	if err != nil {
-		return nil, failure("open", err)
-	}
-	id, err := c.device.UUID()
 	if err != nil {
 		return nil, failure("open", err)
 	}
@@ -364,5 +369,6 @@ func (c *card) close() error {
 	if e := c.device.ReleasePrimaryCtx(); err == nil {
 		err = failure("close", e)
 	}
+	c.unlock()
 	return err
 }

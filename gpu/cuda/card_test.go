@@ -61,6 +61,14 @@ func TestWithoutADriverOpenSaysSo(t *testing.T) {
 
 var serialized = regexp.MustCompile(`\(C75\d\d\).*`)
 
+func TestWithoutTheCompilerOpenSaysWhatToInstall(t *testing.T) {
+	_, err := findCompiler(0) // as if there were none that the driver can run the output of
+	var e *Error
+	if !errors.As(err, &e) || e.Kind != NoCompiler || !e.Elsewhere() || e.Sticky() || !strings.Contains(err.Error(), "LONGALIGN_CUDA_LIBRARIES") {
+		t.Errorf("got %v", err)
+	}
+}
+
 var spills = regexp.MustCompile(`(\d+) bytes spill stores, (\d+) bytes spill loads`)
 
 // Every kernel compiles for every supported architecture, with its values in registers.

@@ -23,6 +23,7 @@ const (
 	Hardware        Kind = "hardware"           // uncorrectable memory or link error
 	DeviceLost      Kind = "device lost"        // the card stopped answering
 	KernelFailed    Kind = "kernel failed"      // a kernel accessed what it must not: a mistake of this program
+	Busy            Kind = "busy"               // another process has the card
 	Refused         Kind = "refused by driver"  // any other code
 )
 
@@ -42,7 +43,7 @@ var advice = map[Kind]string{
 	NoDevice:        "use device: host, or check nvidia-smi and CUDA_VISIBLE_DEVICES",
 	Architecture:    "use a card of compute capability 8.0 or later (A100, H100), or device: host",
 	NoCompiler:      "install the CUDA toolkit's libnvrtc (11.8, 12 or 13), or name its folder in LONGALIGN_CUDA_LIBRARIES",
-	OutOfMemory:     "use smaller micro-batches, recompute: layer, or a card with more memory",
+	OutOfMemory:     "use recompute: auto and offload: auto, smaller micro-batches, or a card with more memory",
 	OutOfHostMemory: "free memory of the host, raise the limit of locked memory (ulimit -l), or use offload: none",
 	Hardware:        "the card needs a reset by whoever runs the machine; the last checkpoint is intact, resume on another",
 	DeviceLost:      "restart the worker, and the machine if it happens again; the last checkpoint is intact",

@@ -34,6 +34,14 @@ func TestOnAFakeDriver(t *testing.T) {
 		"a card that is too old":           "old=1",
 		"a launch that fails":              "launch=700",
 		"an error of memory while we wait": "wait=214",
+		"a link that breaks":               "wait=220",
+		"a card that falls off the bus":    "wait=999",
+		"a launch that takes too long":     "launch=702",
+		"a driver too old for this":        "init=222",
+		"a driver of another card":         "init=100",
+		"a driver without a card":          "count=1",
+		"no room for a context":            "context=2",
+		"a card that another holds":        "context=101",
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0], "-test.run=^TestOnAFakeDriver$", "-test.v")
@@ -59,23 +67,33 @@ func onFakeDriver(t *testing.T) {
 		return e
 	}
 	d, err := Open(context.Background(), "")
-	switch os.Getenv("FAKE_FAIL") {
-	case "init=803":
-		kind(err, WrongDriver)
-		if Present() {
+	fail := os.Getenv("FAKE_FAIL")
+	// What opening fails by: its kind, whether another machine may do the work, whether this process is lost to the card.
+	opening := map[string]Kind{"init=803": WrongDriver, "init=222": WrongDriver, "init=100": NoDevice, "old=1": Architecture, "count=1": NoDevice, "context=2": OutOfMemory, "context=101": NoDevice}
+	if want, ok := opening[fail]; ok {
+		if strings.HasPrefix(fail, "context") {
+			var e *Error
+			if errors.As(err, &e) && e.Kind == NoCompiler {
+				t.Skip(err)
+			}
+		}
+		if e := kind(err, want); !e.Elsewhere() || e.Sticky() || !strings.HasSuffix(e.Error(), advice[want]) {
+			t.Errorf("%+v", e)
+		}
+		if strings.HasPrefix(fail, "init") && Present() {
 			t.Error("Present reports a card whose driver does not start")
 		}
-		return
-	case "old=1":
-		kind(err, Architecture)
 		return
 	}
 	var e *Error
 	if errors.As(err, &e) && e.Kind == NoCompiler {
 		t.Skip(err)
 	}
-	if os.Getenv("FAKE_FAIL") == "wait=214" && err != nil {
-		kind(err, Hardware)
+	waiting := map[string]Kind{"wait=214": Hardware, "wait=220": Hardware, "wait=999": DeviceLost}
+	if want, ok := waiting[fail]; ok && err != nil {
+		if e := kind(err, want); !e.Elsewhere() || !e.Sticky() || !strings.Contains(e.Error(), "checkpoint is intact") {
+			t.Errorf("%+v", e)
+		}
 		return
 	}
 	if err != nil {
@@ -107,14 +125,14 @@ func onFakeDriver(t *testing.T) {
 	got := make([]float32, n)
 	d.Download(got, x)
 	err = d.Sync()
-	switch os.Getenv("FAKE_FAIL") {
-	case "launch=700":
+	if strings.HasPrefix(fail, "launch") {
 		if e := kind(err, KernelFailed); !e.Sticky() || e.Elsewhere() {
 			t.Errorf("%+v", e)
 		}
 		return
-	case "wait=214":
-		kind(err, Hardware)
+	}
+	if want, ok := waiting[fail]; ok {
+		kind(err, want)
 		return
 	}
 	if err != nil {

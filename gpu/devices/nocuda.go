@@ -4,13 +4,23 @@ package devices
 
 import (
 	"context"
-	"errors"
 
 	"github.com/longalign/longalign-go/gpu"
 )
 
 func cardPresent() bool { return false }
 
-func openCard(context.Context, string) (gpu.Device, error) {
-	return nil, errors.New("this program was built without CUDA; build it with -tags cuda, or use device: host")
+func openCard(context.Context, string) (gpu.Device, error) { return nil, notBuilt{} }
+
+// notBuilt says that this program has no CUDA in it. Another worker's may.
+type notBuilt struct{}
+
+func (notBuilt) Error() string {
+	return "this program was built without CUDA; build it with -tags cuda (make cuda), or use device: host"
 }
+
+// Elsewhere reports true: a worker built with CUDA can do the work.
+func (notBuilt) Elsewhere() bool { return true }
+
+// Sticky reports false.
+func (notBuilt) Sticky() bool { return false }

@@ -12,7 +12,7 @@ static CUresult failing(const char *call) {
 
 CUresult cuInit(unsigned int flags) { (void)flags; return failing("init"); }
 CUresult cuDriverGetVersion(int *v) { *v = 12040; return 0; }
-CUresult cuDeviceGetCount(int *n) { *n = 1; return 0; }
+CUresult cuDeviceGetCount(int *n) { *n = failing("count") ? 0 : 1; return 0; }
 CUresult cuDeviceGet(CUdevice *d, int i) { *d = i; return 0; }
 CUresult cuDeviceGetName(char *name, int size, CUdevice d) { (void)d; snprintf(name, (size_t)size, "Fake H100"); return 0; }
 CUresult cuDeviceGetUuid(CUuuid *u, CUdevice d) { (void)d; memset(u, 0x11, sizeof *u); return 0; }
@@ -22,7 +22,7 @@ CUresult cuDeviceGetAttribute(int *v, CUdevice_attribute which, CUdevice d) {
 	*v = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? (failing("old") ? 7 : 9) : 0;
 	return 0;
 }
-CUresult cuDevicePrimaryCtxRetain(CUcontext *c, CUdevice d) { (void)d; *c = (CUcontext)8; return 0; }
+CUresult cuDevicePrimaryCtxRetain(CUcontext *c, CUdevice d) { (void)d; *c = (CUcontext)8; return failing("context"); }
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice d) { (void)d; return 0; }
 CUresult cuCtxSetCurrent(CUcontext c) { return c == (CUcontext)8 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_CONTEXT; }
 CUresult cuStreamCreate(CUstream *s, unsigned int f) { (void)f; *s = (CUstream)16; return 0; }
