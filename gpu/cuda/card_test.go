@@ -73,6 +73,7 @@ var spills = regexp.MustCompile(`(\d+) bytes spill stores, (\d+) bytes spill loa
 
 // Every kernel compiles for every supported architecture, with its values in registers.
 func TestKernelsCompileWithoutSpills(t *testing.T) {
+	t.Parallel()
 	c, err := loadCompiler()
 	if err != nil {
 		t.Skip(err)

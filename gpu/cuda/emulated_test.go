@@ -154,6 +154,7 @@ func openEmulated(t *testing.T, seed uint64) *Device {
 
 // The whole device, kernels included, passes the shared suite on the emulator.
 func TestEmulatedDevicePassesTheSuite(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("the emulator takes some seconds")
 	}

@@ -77,6 +77,7 @@ func (o *oracle) near(name string, p pair, tolerance float64) {
 
 // The kernels of the matrix units agree with the host, for every width, grouping, window and length about a tile's edges.
 func TestMatrixAttentionMatchesTheHost(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("the emulator takes some seconds")
 	}
@@ -127,6 +128,7 @@ func (o *oracle) attention(s gpu.AttentionShape, tolerance float64) {
 }
 
 func TestMatrixAttentionToACacheMatchesTheHost(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("the emulator takes some seconds")
 	}
@@ -156,6 +158,7 @@ func TestMatrixAttentionToACacheMatchesTheHost(t *testing.T) {
 
 // A bfloat16 model keeps gradients of weights and statistics in float32.
 func TestMixedTypesMatchTheHost(t *testing.T) {
+	t.Parallel()
 	o := newOracle(t, 7)
 	const rows, in, out = 140, 72, 40
 	x, dy := o.buffer(rows*in, gpu.BFloat16), o.buffer(rows*out, gpu.BFloat16)
@@ -221,6 +224,7 @@ func TestMixedTypesMatchTheHost(t *testing.T) {
 
 // No bit depends on the order in which the machine runs lanes, warps and blocks.
 func TestSchedulingDoesNotShow(t *testing.T) {
+	t.Parallel()
 	s := gpu.AttentionShape{Heads: 2, KVHeads: 1, HeadDim: 64, Scale: 0.125, CuSeqlens: []int32{0, 90, 130}}
 	run := func(schedule uint64) (all []float32) {
 		o := newOracle(t, 8)

@@ -34,6 +34,7 @@ func pack(lengths ...int) datasets.Pack {
 
 // Whole training steps on the emulator follow the host's float32: heads of 64 go by the matrix units in bfloat16.
 func TestTrainingFollowsTheHost(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("the emulator takes some seconds")
 	}
