@@ -91,7 +91,7 @@ func (c *card) multiply(p product) (bool, error) {
 		s.out_bf16 = 1
 	}
 	if p.bias != 0 {
-		s.bias = 1
+		s.bias = alignment(p.bias)
 	}
 	plan, known := l.plans[s]
 	if !known {

@@ -156,13 +156,15 @@ int blas_plan(CUcontext context, void *handle, const blas_shape *s, size_t works
 	int in = s->in_bf16 ? type_bf16 : type_f32, out = s->out_bf16 ? type_bf16 : type_f32, r, found = 0;
 	unsigned int reduction = reduce_in_workspace;
 	void *pref = NULL;
-	p->bias = s->bias;
+	p->bias = s->bias != 0;
 	if ((r = blas.desc_create(&p->desc, compute_f32, type_f32))) goto done;
 	if ((r = blas.desc_set(p->desc, desc_transpose_a, &s->transpose_a, sizeof s->transpose_a))) goto done;
 	if ((r = blas.desc_set(p->desc, desc_transpose_b, &s->transpose_b, sizeof s->transpose_b))) goto done;
 	if (s->bias) {
 		int epilogue = epilogue_bias;
 		if ((r = blas.desc_set(p->desc, desc_epilogue, &epilogue, sizeof epilogue))) goto done;
+		void *like = (void *)(uintptr_t)s->bias; // the choice of an algorithm looks at the alignment of this address, no more
+		if ((r = blas.desc_set(p->desc, desc_bias, &like, sizeof like))) goto done;
 	}
 	if ((r = blas.layout_create(&p->a, in, s->transpose_a ? s->inner : s->rows, s->transpose_a ? s->rows : s->inner, (int64_t)s->lda))) goto done;
 	if ((r = blas.layout_create(&p->b, in, s->transpose_b ? s->cols : s->inner, s->transpose_b ? s->inner : s->cols, (int64_t)s->ldb))) goto done;

@@ -23,7 +23,8 @@ int nvrtc_compile(const char *source, const char *name, const char **options, in
 typedef struct {
 	int transpose_a, transpose_b; // column-major: c[rows, cols] = op(a) op(b)
 	unsigned long long rows, cols, inner, lda, ldb, ldc;
-	int in_bf16, out_bf16, bias;
+	int in_bf16, out_bf16;
+	unsigned int bias; // the alignment of its address, 0 where there is none
 	unsigned int align_a, align_b, align_c;
 } blas_shape;
 const char *blas_open(const char *path, size_t *version);

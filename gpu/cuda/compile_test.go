@@ -100,6 +100,24 @@ func TestFoldersNameThoseOfPythonPackages(t *testing.T) {
 	}
 }
 
+func TestFoldersNameThoseOfThePythonOnThePath(t *testing.T) {
+	env := t.TempDir()
+	lib := filepath.Join(env, "lib/python3.12/site-packages/nvidia/cu13/lib")
+	for _, d := range []string{lib, filepath.Join(env, "bin")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(env, "bin/python3"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", filepath.Join(env, "bin"))
+	t.Setenv("VIRTUAL_ENV", "")
+	if !strings.Contains(strings.Join(folders(), "\n"), lib) {
+		t.Errorf("%s is not among %v", lib, folders())
+	}
+}
+
 // boundCode is like the binding's own type of results.
 type boundCode int
 

@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 )
@@ -16,7 +17,7 @@ var sonames = map[string]map[string]string{
 }
 
 // folders are where libraries may lie beyond the loader's own path: the folder that the user named, CUDA's, and those of
-// Python packages.
+// Python packages, first of the environment whose python3 is on the path.
 func folders() []string {
 	var patterns []string
 	if d := os.Getenv("LONGALIGN_CUDA_LIBRARIES"); d != "" {
@@ -37,6 +38,11 @@ func folders() []string {
 	if d := os.Getenv("PYENV_ROOT"); d != "" {
 		pythons = append(pythons, d+"/versions/*")
 	}
+	if p, err := exec.LookPath("python3"); err == nil { // an environment's own, or what it links to
+		for _, file := range []string{p, resolved(p)} {
+			pythons = append(pythons, filepath.Dir(filepath.Dir(file)))
+		}
+	}
 	home, _ := os.UserHomeDir()
 	pythons = append(pythons, home+"/.pyenv/versions/*", home+"/.local", "/opt/venv", "/opt/conda", "/usr/local", "/usr")
 	for _, p := range pythons {
@@ -55,6 +61,14 @@ func folders() []string {
 		}
 	}
 	return all
+}
+
+// resolved follows links as far as it can.
+func resolved(file string) string {
+	if real, err := filepath.EvalSymlinks(file); err == nil {
+		return real
+	}
+	return file
 }
 
 // candidates lists files to try for a library, the newest version first, none newer than most (the driver's major version).

@@ -8,11 +8,11 @@ const cacheStep = 192
 
 // cacheRows returns how many tokens a layer keeps of a sequence of up to capacity: all of them, or with a
 // window its last ones, a block of new ones and what moving in steps leaves behind.
-func cacheRows(window, capacity int) int {
+func cacheRows(window, capacity, block int) int {
 	if window == 0 {
 		return capacity
 	}
-	return min(capacity, window-1+cacheStep-1+prefillBlock)
+	return min(capacity, window-1+cacheStep-1+block)
 }
 
 // layerCache holds the keys and values of the last tokens of a sequence in one layer.
@@ -52,7 +52,7 @@ func (c *layerCache) move(dev gpu.Device, shift, keep int) {
 func (m *Model) CacheBytes(capacity int) int64 {
 	var rows int64
 	for i := range m.cfg.Layers {
-		rows += int64(cacheRows(m.cfg.Window(i), capacity))
+		rows += int64(cacheRows(m.cfg.Window(i), capacity, m.prefillBlock()))
 	}
 	return 2 * rows * int64(m.cfg.KVHeads*m.cfg.HeadDim) * int64(m.dtype.Size())
 }

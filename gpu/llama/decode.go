@@ -8,8 +8,13 @@ import (
 )
 
 // prefillBlock is how many prompt tokens pass through the model at a time: enough for the matrix kernels to run at
-// training speed, few enough that a long prompt's activations stay small.
-const prefillBlock = 512
+// training speed, which on a card takes more, few enough that a long prompt's activations stay small.
+func (m *Model) prefillBlock() int {
+	if m.dev.Info().Kind == "cuda" {
+		return 4096
+	}
+	return 512
+}
 
 // logitRows is how many rows of logits exist at once.
 const logitRows = 64
@@ -25,7 +30,7 @@ type Decoder struct {
 
 // NewDecoder returns a decoder of m. Close frees it.
 func (m *Model) NewDecoder() (*Decoder, error) {
-	ws, err := newWorkspace(m, prefillBlock, false)
+	ws, err := newWorkspace(m, m.prefillBlock(), false)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +68,7 @@ func (d *Decoder) Open(capacity int) (*Sequence, error) {
 	s := &Sequence{d: d, capacity: capacity, layers: make([]layerCache, c.Layers)}
 	total := 0
 	for i := range s.layers {
-		s.layers[i] = layerCache{window: c.Window(i), rows: cacheRows(c.Window(i), capacity), width: width}
+		s.layers[i] = layerCache{window: c.Window(i), rows: cacheRows(c.Window(i), capacity, d.m.prefillBlock()), width: width}
 		total += 2 * s.layers[i].rows * width
 	}
 	var err error
@@ -178,8 +183,9 @@ func (s *Sequence) Feed(ids []int32, every bool, visit func(i int, logits []floa
 	if len(ids) == 0 {
 		return errors.New("no tokens to feed; a prompt holds at least one")
 	}
-	for start := 0; start < len(ids); start += prefillBlock {
-		block := ids[start:min(len(ids), start+prefillBlock)]
+	step := s.d.m.prefillBlock()
+	for start := 0; start < len(ids); start += step {
+		block := ids[start:min(len(ids), start+step)]
 		a, err := s.d.forward([]segment{{s, block}})
 		if err != nil {
 			return err
@@ -199,8 +205,9 @@ func (s *Sequence) Feed(ids []int32, every bool, visit func(i int, logits []floa
 
 // Step appends one token to each of several sequences at once and hands visit the logits after it.
 func (d *Decoder) Step(seqs []*Sequence, ids []int32, visit func(i int, logits []float64) error) error {
-	for start := 0; start < len(seqs); start += prefillBlock {
-		end := min(len(seqs), start+prefillBlock)
+	step := d.m.prefillBlock()
+	for start := 0; start < len(seqs); start += step {
+		end := min(len(seqs), start+step)
 		segments := make([]segment, 0, end-start)
 		for i := start; i < end; i++ {
 			segments = append(segments, segment{seqs[i], ids[i : i+1]})
