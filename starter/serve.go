@@ -60,6 +60,7 @@ On an address other than loopback it asks for the bearer token in ` + serveToken
 	fl.IntVar(&f.o.Queue, "queue", 64, "sequences that may wait; more are refused with 429")
 	fl.DurationVar(&f.o.Timeout, "timeout", 10*time.Minute, "longest time for a request")
 	fl.Int64Var(&f.cacheMiB, "cache-mib", 0, "memory for keys and values; 0: a quarter of the device's")
+	fl.BoolVar(&f.o.TruncateMiddle, "truncate-middle", false, "cut the middle out of prompts that are too long, instead of refusing them; echoed prompts are refused")
 	if err := cmd.MarkFlagRequired("model"); err != nil {
 		panic(err) // the flag was defined above
 	}

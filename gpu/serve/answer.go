@@ -83,6 +83,9 @@ func (s *Server) launch(ctx context.Context, r *request) ([]*task, <-chan event,
 		if n < 0 || n == 0 && !r.echo {
 			return nil, nil, badRequest("max_tokens", "is %d for a prompt of %d tokens and a context of %d; it must be positive", n, len(ids), s.model.Config().MaxPositions)
 		}
+		if room := s.model.Config().MaxPositions - n; s.opts.TruncateMiddle && !r.echo && room > 0 {
+			ids = llama.CutMiddle(ids, room)
+		}
 		if err := s.engine.check(len(ids), n); err != nil {
 			return nil, nil, badRequest("prompt", "%v", err)
 		}

@@ -355,6 +355,27 @@ func TestRequestsThatCannotBeAnsweredAsAskedAreRefused(t *testing.T) {
 	}
 }
 
+func TestALongPromptIsCutInTheMiddleWhereTheServerAllowsIt(t *testing.T) {
+	f := newFixture(t, 16, func(o *Options) { o.TruncateMiddle = true })
+	status, long := f.post(t, "/v1/completions", `{"prompt":[1,2,3,4,5,6,9,9,9,9,9,10,11,12,13,14,15],"max_tokens":4,"temperature":0}`)
+	_, cut := f.post(t, "/v1/completions", `{"prompt":[1,2,3,4,5,6,10,11,12,13,14,15],"max_tokens":4,"temperature":0}`)
+	answer := func(body string) (a struct {
+		Choices []struct{ Text string }
+		Usage   usage
+	}) {
+		if err := json.Unmarshal([]byte(body), &a); err != nil {
+			t.Fatalf("%v: %s", err, body)
+		}
+		return a
+	}
+	if diff := cmp.Diff(answer(cut), answer(long)); diff != "" || status != 200 {
+		t.Errorf("%d (-cut by hand +cut by the server):\n%s", status, diff)
+	}
+	if status, body := f.post(t, "/v1/completions", `{"prompt":[1,2,3,4,5,6,9,9,9,9,9,10,11,12,13,14,15],"max_tokens":1,"logprobs":1,"echo":true}`); status != 400 {
+		t.Errorf("an echoed prompt was cut: %d %s", status, body)
+	}
+}
+
 func TestTheBearerTokenIsAskedFor(t *testing.T) {
 	f := newFixture(t, 64, nil)
 	wrong := openai.NewClient(option.WithBaseURL(f.http.URL+"/v1"), option.WithAPIKey("wrong"), option.WithMaxRetries(0))

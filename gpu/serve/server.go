@@ -30,6 +30,9 @@ type Options struct {
 	Timeout time.Duration
 	// CacheBytes bounds the keys and values of all sequences; 0 is a quarter of the device's memory.
 	CacheBytes int64
+	// TruncateMiddle cuts the middle out of a prompt that does not fit the context together with the tokens asked for;
+	// otherwise it is refused. An echoed prompt is never cut: its log-probabilities are those of the whole.
+	TruncateMiddle bool
 	// MaxBody bounds a request's bytes (32 MiB).
 	MaxBody int64
 }
