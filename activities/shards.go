@@ -318,6 +318,10 @@ func joinShards(ctx context.Context, j *job, s stage) error {
 		}
 	}
 	for _, m := range all {
+		// The result took as long as its shards did, not as long as joining them.
+		if m.Started.Before(j.manifest.Started) {
+			j.manifest.Started = m.Started
+		}
 		for name, n := range m.Counts {
 			j.count(name, n)
 		}

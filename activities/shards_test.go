@@ -203,9 +203,19 @@ func TestALanguageModelTeaches(t *testing.T) {
 	}
 	call := p.call("instructions", params(nil), in)
 	m := p.divided(call, 3)
+	for _, ref := range []string{"instructions-parts", "instructions-shard"} {
+		for _, r := range p.Store.Manifests(t.Context(), ref) {
+			if r.Err != nil || r.Manifest.Started.Before(m.Started) {
+				t.Errorf("%s began at %v, the whole at %v (%v)", ref, r.Manifest.Started, m.Started, r.Err)
+			}
+		}
+	}
 	paid := requests.Load()
 	if m.Counts["requests"] != paid || m.Counts["instances"] == 0 || m.Counts[spentCount] == 0 {
 		t.Errorf("%d requests came; counts %v", paid, m.Counts)
+	}
+	if least, most := m.Counts[forecastLeastCount], m.Counts[forecastMostCount]; least <= 0 || most < m.Counts[spentCount] {
+		t.Errorf("the forecast is %d to %d, spent were %d", least, most, m.Counts[spentCount])
 	}
 	var r RequestsReport
 	out, _ := m.Output(requestsFile)
