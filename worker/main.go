@@ -24,6 +24,7 @@ import (
 
 	"github.com/longalign/longalign-go/activities"
 	"github.com/longalign/longalign-go/datasets/artifact"
+	"github.com/longalign/longalign-go/gpu"
 	"github.com/longalign/longalign-go/gpu/devices"
 	"github.com/longalign/longalign-go/workflows"
 )
@@ -36,6 +37,9 @@ func main() {
 		os.Exit(1)
 	}
 }
+
+// openDevice is another opener in tests.
+var openDevice gpu.Opener = devices.Open
 
 // options are what a worker process is told.
 type options struct {
@@ -105,7 +109,7 @@ func serve(ctx context.Context, o options, stdin io.Reader, stdout, stderr io.Wr
 		return err
 	}
 	defer temporal.Close()
-	a := &activities.Activities{Store: store, OpenDevice: devices.Open, Scratch: scratch, Temporal: temporal}
+	a := &activities.Activities{Store: store, OpenDevice: openDevice, Scratch: scratch, Temporal: temporal}
 	a.Endpoints.Share = o.share
 	a.DeviceLost = func(err error) { cancelCause(&deviceLostError{err}) }
 	workers, err := start(temporal, a, o)

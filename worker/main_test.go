@@ -10,6 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"go.temporal.io/sdk/client"
+	sdk "go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
+
+	"github.com/longalign/longalign-go/activities"
+	"github.com/longalign/longalign-go/gpu"
+	"github.com/longalign/longalign-go/gpu/devices"
 	"github.com/longalign/longalign-go/testenv"
 	"github.com/longalign/longalign-go/workflows"
 )
@@ -63,6 +70,52 @@ func TestAWorkerIsReadyAndEndsWhenItsStandardInputCloses(t *testing.T) {
 	}
 	parent.Close()
 	if err := <-ended; err != nil || ctx.Err() != nil {
+		t.Errorf("it ended by %v", err)
+	}
+}
+
+// lost is a card that the process can use no more.
+type lost struct{}
+
+func (lost) Error() string   { return "cuda: wait: device lost (code 999)" }
+func (lost) Elsewhere() bool { return true }
+func (lost) Sticky() bool    { return true }
+
+func TestAWorkerThatLostItsDeviceEndsWithTheReason(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs servers")
+	}
+	openDevice = func(context.Context, string) (gpu.Device, error) { return nil, lost{} }
+	t.Cleanup(func() { openDevice = devices.Open })
+	ep := testenv.Shared(t)
+	temporal, namespace := testenv.Namespace(t, ep, workflows.SearchAttributes)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	stdout, child := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- run(ctx, []string{"--address", ep.Temporal, "--namespace", namespace, "--store", "file://" + filepath.Join(t.TempDir(), "store"),
+			"--scratch", t.TempDir(), "--queues", "control,gpu", "--grace", "5s"}, strings.NewReader(""), child, io.Discard)
+		child.Close()
+	}()
+	if err := json.NewDecoder(stdout).Decode(new(struct{})); err != nil {
+		t.Fatal(err)
+	}
+	asking := func(ctx workflow.Context) error {
+		ctx = workflow.WithActivityOptions(ctx, workflow.ActivityOptions{TaskQueue: workflows.QueueGPU, StartToCloseTimeout: time.Minute})
+		return workflow.ExecuteActivity(ctx, activities.DescribeDeviceName, "cuda").Get(ctx, nil)
+	}
+	w := sdk.New(temporal, "asking", sdk.Options{})
+	w.RegisterWorkflowWithOptions(asking, workflow.RegisterOptions{Name: "asking"})
+	if err := w.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	if _, err := temporal.ExecuteWorkflow(ctx, client.StartWorkflowOptions{TaskQueue: "asking"}, "asking"); err != nil {
+		t.Fatal(err)
+	}
+	err := <-ended
+	if err == nil || !strings.Contains(err.Error(), "device lost") || ctx.Err() != nil {
 		t.Errorf("it ended by %v", err)
 	}
 }

@@ -17,6 +17,24 @@ import (
 	"github.com/longalign/longalign-go/gpu/devicetest"
 )
 
+func init() {
+	if !Present() {
+		return
+	}
+	openCards = func(t *testing.T) *Device {
+		d, err := Open(context.Background(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := d.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		return d
+	}
+}
+
 // The shared suite on a card.
 func TestCardPassesTheSuite(t *testing.T) {
 	if !Present() {

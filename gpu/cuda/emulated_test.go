@@ -21,21 +21,19 @@ type emulated struct {
 
 type late struct {
 	run  func() error
-	done bool
+	done chan struct{}
 }
 
-// Wait is for transfers that something awaited.
+// Wait blocks until something awaited the transfer, or everything.
 func (l *late) Wait() error {
-	if !l.done {
-		return errors.New("emulator: a wait on the host for a transfer that no operation awaited")
-	}
+	<-l.done
 	return nil
 }
 
 func (e emulated) allocHost(n int) ([]byte, error) { return make([]byte, n), nil }
 func (e emulated) freeHost([]byte) error           { return e.sync() }
 func (e emulated) transfer(device uint64, memory []byte, out bool) (gpu.Event, error) {
-	l, lane := &late{run: func() error { return e.move(e.Bytes(device, len(memory)), memory) }}, 0
+	l, lane := &late{func() error { return e.move(e.Bytes(device, len(memory)), memory) }, make(chan struct{})}, 0
 	if out {
 		l.run, lane = func() error { return e.move(memory, e.Bytes(device, len(memory))) }, 1
 	}
@@ -51,7 +49,7 @@ func (e emulated) await(event gpu.Event) error {
 			if err := l.run(); err != nil {
 				return err
 			}
-			l.done = true
+			close(l.done)
 		}
 		e.pending[lane] = all[at+1:]
 	}

@@ -2,6 +2,7 @@ package devices
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 )
@@ -14,12 +15,27 @@ func TestNamesThatMeanNothingAreRefused(t *testing.T) {
 	}
 }
 
-func TestHostOpens(t *testing.T) {
-	d, err := Open(context.Background(), "host")
-	if err != nil {
-		t.Fatal(err)
+func TestTheProcessorIsThereAndOthersAreSaid(t *testing.T) {
+	for _, name := range []string{"host", "auto", ""} {
+		if cardPresent() && name != "host" {
+			continue
+		}
+		d, err := Open(t.Context(), name)
+		if err != nil {
+			t.Fatalf("%q: %v", name, err)
+		}
+		if kind := d.Info().Kind; kind != "host" {
+			t.Errorf("%q opens a device of kind %q", name, kind)
+		}
+		d.Close()
 	}
-	if err := d.Close(); err != nil {
-		t.Error(err)
+	if cardPresent() {
+		return
+	}
+	// Without a card, or without CUDA in this program, another worker may have one.
+	_, err := Open(t.Context(), "cuda")
+	var elsewhere interface{ Elsewhere() bool }
+	if !errors.As(err, &elsewhere) || !elsewhere.Elsewhere() {
+		t.Errorf("got %v", err)
 	}
 }
