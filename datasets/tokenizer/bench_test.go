@@ -39,6 +39,17 @@ func BenchmarkEncode(b *testing.B) {
 	}
 }
 
+// BenchmarkLongText counts one text of 256 MiB: with -cpu 1,2,… it shows what more cores bring.
+func BenchmarkLongText(b *testing.B) {
+	tok := publicTokenizer(b, "llama3")
+	code := benchTexts(b)["english"]
+	text := strings.Repeat(code, 256<<20/len(code))
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		tok.Count(text)
+	}
+}
+
 func BenchmarkLoad(b *testing.B) {
 	publicTokenizer(b, "llama3")
 	for b.Loop() {

@@ -3,10 +3,13 @@ package tokenizer
 import (
 	"encoding/json"
 	"errors"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -182,6 +185,35 @@ func TestChunkedNormalizationChangesNothing(t *testing.T) {
 	}
 	if got := tok.Count(text); got != len(chunked) {
 		t.Errorf("Count says %d, Encode gives %d", got, len(chunked))
+	}
+}
+
+func TestCountingALongTextTakesLittleMemoryBesideIt(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(20))
+	tok := trained(t)
+	text := strings.Repeat("The quick brown fox jumps over the lazy dog.\n", 40<<20/45)
+	used := func() uint64 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	runtime.GC()
+	before, most := used(), uint64(0)
+	done := make(chan int)
+	go func() { done <- tok.Count(text) }()
+	for {
+		select {
+		case n := <-done:
+			if n == 0 {
+				t.Error("no tokens")
+			}
+			if most > before+16<<20 {
+				t.Errorf("%d MiB beside a text of %d MiB", (most-before)>>20, len(text)>>20)
+			}
+			return
+		case <-time.After(5 * time.Millisecond):
+			most = max(most, used())
+		}
 	}
 }
 
