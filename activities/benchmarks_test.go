@@ -501,21 +501,69 @@ func TestAnEndpointAnswersAndIsAskedOnce(t *testing.T) {
 	}
 }
 
+// The grid is asked of our engine, whose answers are rated offline, and of an endpoint that finds needles unless they come last, judged by
+// another: exact match and ratings stand side by side, with the depths asked for and got.
 func TestNeedlesMakeAGrid(t *testing.T) {
 	p := newTiny(t)
 	base := p.upToBatches()
 	hay := write(t, map[string]string{"b.txt": strings.Repeat("A signal came from the harbor. ", 60), "a.txt": strings.Repeat("The river is wide. ", 60)})
 	n := &datasets.NeedleParams{Lengths: []int{120, 200}, Depths: []float64{0, 0.5, 1}, MaxNewTokens: 6}
 	questions := p.make("questions", datasets.QuestionsParams{Benchmark: datasets.BenchmarkNeedle, Path: hay, Needle: n}, refs{"tokenizer": base.tokenizer})
-	params := answerParams(datasets.BenchmarkNeedle)
-	params.MaxLength = 512
-	predictions := p.make("predictions", params, refs{"questions": questions, "checkpoint": base.base})
-	judgments := p.make("judgments", datasets.JudgmentsParams{Benchmark: datasets.BenchmarkNeedle, Judge: datasets.OfflineJudge}, refs{"questions": questions, "predictions": predictions})
-	s := p.scores(p.make("scores", scoreParams(datasets.BenchmarkNeedle), refs{"questions": questions, "predictions": predictions, "judgments": judgments}))
-	if g := s.Needle; g == nil || !slices.Equal(g.Lengths, n.Lengths) || len(g.Scores) != 3 || g.N[1][1] != 1 || g.Low != 1 || !strings.Contains(g.Unit, longbenchchat.OfflineName) {
-		t.Errorf("the grid is %+v", g)
-	}
-	if len(s.Metrics["needle:exact match"].Samples) != 6 || len(s.Metrics["needle:rating"].Samples) != 6 {
-		t.Errorf("metrics %v", s.Metrics)
+	engine := answerParams(datasets.BenchmarkNeedle)
+	engine.MaxLength = 512
+	finder := newService(t, func(user string) string {
+		if _, after, _ := strings.Cut(user, "sunny day."); len(after) > 60 { // more than the question
+			return "Eat a sandwich and sit in Dolores Park on a sunny day!"
+		}
+		return "Eat a sandwich."
+	})
+	endpoint := datasets.PredictionsStageParams{Answer: &datasets.AnswerParams{Benchmark: datasets.BenchmarkNeedle, Endpoint: finder.endpoint("m")}}
+	rater := newService(t, func(user string) string {
+		if strings.Contains(user, "Dolores Park on a sunny day!") {
+			return "[[10]]"
+		}
+		return "[[4]]"
+	})
+	phrases := 3.0 // divided as it runs: a constant is rounded otherwise
+	for name, tt := range map[string]struct {
+		predictions artifact.Ref
+		judge       *datasets.EndpointParams
+		exact       []float64 // by depth
+		unit        string
+	}{
+		"our engine":  {p.make("predictions", engine, refs{"questions": questions, "checkpoint": base.base}), nil, nil, longbenchchat.OfflineName},
+		"an endpoint": {p.make("predictions", endpoint, refs{"questions": questions}), rater.endpoint("judge-20260131"), []float64{100, 100, 100 * (1 / phrases)}, "rating"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			judgments := p.make("judgments", datasets.JudgmentsParams{Benchmark: datasets.BenchmarkNeedle, Judge: datasets.OfflineJudge, Endpoint: tt.judge}, refs{"questions": questions, "predictions": tt.predictions})
+			ref := p.make("scores", scoreParams(datasets.BenchmarkNeedle), refs{"questions": questions, "predictions": tt.predictions, "judgments": judgments})
+			s := p.scores(ref)
+			g := s.Needle
+			if g == nil || !slices.Equal(g.Lengths, n.Lengths) || !slices.Equal(g.Depths, []float64{0, 50, 100}) || g.N[1][1] != 1 || g.Low != 1 || g.High != 10 || !strings.Contains(g.Unit, tt.unit) {
+				t.Fatalf("the grid is %+v", g)
+			}
+			if len(s.Metrics["needle:exact match"].Samples) != 6 || len(s.Metrics["needle:rating"].Samples) != 6 || len(s.NeedleCells) != 6 {
+				t.Fatalf("metrics %v", s.Metrics)
+			}
+			for i, c := range s.NeedleCells {
+				d := i % 3
+				if c.Depth != n.Depths[d] || c.ActualDepth < c.Depth-0.2 || c.ActualDepth > c.Depth+0.2 || c.Tokens < c.Length-12 || c.Tokens > c.Length+12 || c.Exact == nil || c.Rating == nil {
+					t.Fatalf("%+v", c)
+				}
+				if tt.exact == nil {
+					continue
+				}
+				want := 4.0
+				if tt.exact[d] == 100 {
+					want = 10
+				}
+				if *c.Exact != tt.exact[d] || *c.Rating != want || g.Scores[d][i/3] != want {
+					t.Errorf("%s: exact %v, rated %v, shown %v", c.ID, *c.Exact, *c.Rating, g.Scores[d][i/3])
+				}
+			}
+			if notes := strings.Join(p.manifest(ref).Notes, "\n"); !strings.Contains(notes, "nearest to the depth asked for") {
+				t.Errorf("notes %q", notes)
+			}
+		})
 	}
 }

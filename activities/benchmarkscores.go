@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/longalign/longalign-go/datasets"
@@ -272,8 +273,31 @@ func (s *benchmarkScores) needle() {
 			unit = "rating, " + longbenchchat.OfflineName
 		}
 	}
+	var rated []reports.Sample
+	if s.judge != nil {
+		rated = shown
+	}
+	s.needleCells(refs, exact, rated)
 	s.scores.Needle = needleGrid(refs, shown)
 	s.scores.Needle.Low, s.scores.Needle.High, s.scores.Needle.Unit = low, high, unit
+}
+
+// needleCells lists the cells, and notes how far the needles lie from where they were asked to be.
+func (s *benchmarkScores) needleCells(refs []datasets.Reference, exact, rated []reports.Sample) {
+	value := func(x []reports.Sample, i int) *float64 {
+		if x == nil || x[i].Failed {
+			return nil
+		}
+		return &x[i].Value
+	}
+	away, far := 0.0, 0.0
+	for i, r := range refs {
+		n := r.Needle
+		s.scores.NeedleCells = append(s.scores.NeedleCells, NeedleCell{ID: r.ID, Length: n.Length, Tokens: n.ActualTokens, Depth: n.Depth, ActualDepth: n.ActualDepth, Exact: value(exact, i), Rating: value(rated, i)})
+		d := math.Abs(n.ActualDepth - n.Depth)
+		away, far = away+d/float64(len(refs)), max(far, d)
+	}
+	s.j.note("needles lie at the sentence end nearest to the depth asked for: %.2f points from it in the mean, %.2f at most", 100*away, 100*far)
 }
 
 func needleGrid(refs []datasets.Reference, samples []reports.Sample) *reports.NeedleGrid {

@@ -14,7 +14,7 @@ import (
 )
 
 // scoresStage scores predictions, sample by sample. Output: scores.json.
-var scoresStage = stage{name: "scores", version: 2, describe: describeParams[datasets.ScoresStageParams], outside: scoreFiles, run: runScores}
+var scoresStage = stage{name: "scores", version: 3, describe: describeParams[datasets.ScoresStageParams], outside: scoreFiles, run: runScores}
 
 // Scores is the scores stage's output: samples by metric. Metrics of the paper's tables have its columns' names.
 type Scores struct {
@@ -23,6 +23,21 @@ type Scores struct {
 	Judged []string `json:"judged,omitempty"`
 	// Needle is the needle test's grid, of the benchmark of that name.
 	Needle *reports.NeedleGrid `json:"needle,omitempty"`
+	// NeedleCells are that grid's cells one by one, with where each needle came to lie.
+	NeedleCells []NeedleCell `json:"needle_cells,omitempty"`
+}
+
+// NeedleCell is one cell of the needle test: what was asked for, what it became, and how it was answered.
+type NeedleCell struct {
+	ID     string `json:"_id"`
+	Length int    `json:"length"` // tokens asked for
+	Tokens int    `json:"actual_tokens"`
+	// Depth was asked for; ActualDepth is the sentence end nearest to it. Both from 0 to 1.
+	Depth       float64 `json:"depth"`
+	ActualDepth float64 `json:"actual_depth"`
+	// Exact is the share of the needle's phrases in the answer, in percent, Rating the judge's; nil where there is none.
+	Exact  *float64 `json:"exact,omitempty"`
+	Rating *float64 `json:"rating,omitempty"`
 }
 
 func runScores(ctx context.Context, j *job) error {
