@@ -266,11 +266,12 @@ func (e *encoder) section(s string, where place, which recognise) {
 func (t *Tokenizer) encodeChunk(s string, where place, which recognise, counting bool) (ids []int32, n int) {
 	e := t.encoder()
 	defer t.release(e)
+	e.counting = counting
 	e.chunk(s, where, which)
-	n = len(e.out)
 	if counting {
-		return nil, n
+		return nil, e.counted + len(e.out)
 	}
+	n = len(e.out)
 	return e.ids(), n
 }
 
@@ -286,7 +287,11 @@ func (e *encoder) chunk(s string, where place, which recognise) {
 			e.pieces(piece, place{section: where.section || start > 0, text: where.text && start == 0})
 		}, e.emit)
 	}
-	if e.counting {
+}
+
+// tally turns IDs into their number where that is all that is asked for, before they take much memory: a text without spaces has no chunks.
+func (e *encoder) tally() {
+	if e.counting && len(e.out) >= keptBuffer/2 {
 		e.counted += len(e.out)
 		e.out = e.out[:0]
 	}
@@ -317,6 +322,7 @@ func (e *encoder) pieces(s string, where place) {
 			end := e.t.scan(s, i)
 			e.word(s[i:end])
 			i = end
+			e.tally()
 		}
 		return
 	}
@@ -329,6 +335,7 @@ func (e *encoder) preTokenize(step int, s string, where place) {
 	}
 	if step == len(e.t.pre) {
 		e.piece(s)
+		e.tally()
 		return
 	}
 	e.t.pre[step].split(s, where, func(piece string, where place) {
