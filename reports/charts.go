@@ -101,7 +101,7 @@ func (c BarChart) alt(title string) string {
 		for _, s := range c.Series {
 			v := "not measured"
 			if !math.IsNaN(s.Values[g]) {
-				v = strconv.FormatFloat(s.Values[g], 'f', c.Decimals, 64)
+				v = barNumber(s.Values[g], c.Decimals)
 			}
 			parts = append(parts, s.Name+" "+v)
 		}
@@ -125,6 +125,7 @@ func (b *bars) Plot(c draw.Canvas, p *plot.Plot) {
 	if b.Stacked {
 		width = min(unit*0.6, 70)
 	}
+	var labels []vg.Rectangle // where numbers are
 	for g := range b.Groups {
 		base := 0.0
 		for i, s := range b.Series {
@@ -142,7 +143,7 @@ func (b *bars) Plot(c draw.Canvas, p *plot.Plot) {
 			left, right := center-width*0.45, center+width*0.45
 			c.SetColor(hexColour(s.Colour))
 			c.Fill(rectangle(left, y(base), right, y(base+v)))
-			number := strconv.FormatFloat(v, 'f', b.Decimals, 64)
+			number := barNumber(v, b.Decimals)
 			if b.Stacked {
 				if h := y(base+v) - y(base); h > smallText+3 && width > inside.Width(number)+4 {
 					c.FillText(inside, vg.Point{X: center, Y: y(base) + h/2}, number)
@@ -158,11 +159,37 @@ func (b *bars) Plot(c draw.Canvas, p *plot.Plot) {
 				c.StrokeLine2(line, center-3, y(s.High[g]), center+3, y(s.High[g]))
 				above = max(above, s.High[g])
 			}
-			if label.Width(number) < width*1.25 {
+			at := rectangleOf(center, y(above)+2, label.Width(number))
+			free := !slices.ContainsFunc(labels, func(o vg.Rectangle) bool { return overlap(o, at) })
+			for _, beside := range []int{i - 1, i + 1} { // a bar that is higher hides what reaches over it
+				if beside >= 0 && beside < len(b.Series) && b.Series[beside].Values[g] > v && label.Width(number) > width*1.1 && y(b.Series[beside].Values[g]) > at.Min.Y {
+					free = false
+				}
+			}
+			if free {
+				labels = append(labels, at)
 				c.FillText(label, vg.Point{X: center, Y: y(above) + 2}, number)
 			}
 		}
 	}
+}
+
+// rectangleOf is the place of a label above a bar.
+func rectangleOf(center, bottom, width vg.Length) vg.Rectangle {
+	return vg.Rectangle{Min: vg.Point{X: center - width/2 - 1.5, Y: bottom}, Max: vg.Point{X: center + width/2 + 1.5, Y: bottom + smallText}}
+}
+
+func overlap(a, b vg.Rectangle) bool {
+	return a.Min.X < b.Max.X && b.Min.X < a.Max.X && a.Min.Y < b.Max.Y && b.Min.Y < a.Max.Y
+}
+
+// barNumber is the number on a bar. One that rounds to 0 without being 0 says so.
+func barNumber(v float64, decimals int) string {
+	s := strconv.FormatFloat(v, 'f', decimals, 64)
+	if v > 0 && strings.Trim(s, "0.") == "" {
+		return "<" + strconv.FormatFloat(math.Pow10(-decimals), 'f', decimals, 64)
+	}
+	return s
 }
 
 func rectangle(x0, y0, x1, y1 vg.Length) vg.Path {
@@ -214,12 +241,15 @@ func wrapLabels(names []string, width float64) []string {
 }
 
 // niceTicks labels multiples of 1, 2 or 5 times a power of ten, with thousands as "k"
-// from 10,000 on.
-type niceTicks struct{}
+// from 10,000 on. Of counts, whole, there are no fractions.
+type niceTicks struct{ whole bool }
 
 // Ticks implements plot.Ticker.
-func (niceTicks) Ticks(low, high float64) []plot.Tick {
+func (n niceTicks) Ticks(low, high float64) []plot.Tick {
 	step := niceStep((high - low) / 5)
+	if n.whole {
+		step = max(1, step)
+	}
 	var out []plot.Tick
 	for i := math.Ceil(low/step - 1e-9); i*step <= high+step*1e-9; i++ {
 		v := i*step + 0 // + 0 turns −0 into 0
@@ -266,7 +296,7 @@ func LengthHistogram(f Figure, lengths []int) (*Figure, error) {
 	p := newPlot("length in tokens", "sequences")
 	p.X.Min, p.X.Max = 0, float64(len(counts)*width)
 	p.Y.Min, p.Y.Max = 0, slices.Max(counts)*1.05
-	p.X.Tick.Marker, p.Y.Tick.Marker = niceTicks{}, niceTicks{}
+	p.X.Tick.Marker, p.Y.Tick.Marker = niceTicks{whole: true}, niceTicks{whole: true}
 	p.Add(grid{}, plotterFunc(func(c draw.Canvas, p *plot.Plot) {
 		x, y := p.Transforms(&c)
 		c.SetColor(hexColour(seriesColours[1]))

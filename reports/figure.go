@@ -77,8 +77,8 @@ var rangeColours = []string{"#F2B94B", "#EA8A5E", "#D673AE", "#9686DC", "#5AA3D8
 const (
 	figureWidth  = 500
 	figureHeight = 280
-	textSize     = 10
-	smallText    = 9
+	textSize     = 11
+	smallText    = 10
 )
 
 func hexColour(s string) color.NRGBA {

@@ -5,6 +5,7 @@ import (
 	"image/color"
 	"math"
 	"strconv"
+	"strings"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/vg"
@@ -55,6 +56,9 @@ func NeedleHeatmap(f Figure, g *NeedleGrid) (*Figure, error) {
 		return nil, fmt.Errorf("figure %s: %w", f.Name, ErrNoData)
 	}
 	f.Alt = fmt.Sprintf("%s. %d of %d cells measured, scores from %.2f to %.2f.", f.Title, n, len(lengths)*len(depths), low, high)
+	if g.Unit != "" {
+		f.Caption = strings.TrimSpace(f.Caption + " Scale: " + g.Unit + ".")
+	}
 	f.Sources = union(f.Sources, g.Sources)
 	f.drawing = d
 	return &f, nil
@@ -128,6 +132,9 @@ func (g *NeedleGrid) paint(c draw.Canvas, p *plot.Plot) {
 	}
 }
 
+// unitWidth is the room for a unit below the scale.
+const unitWidth = 44
+
 // paintScale draws the colour scale with its ends and its unit.
 func (g *NeedleGrid) paintScale(c draw.Canvas) {
 	const steps = 60
@@ -145,7 +152,9 @@ func (g *NeedleGrid) paintScale(c draw.Canvas) {
 		c.FillText(style, vg.Point{X: c.Max.X + 4, Y: at}, strconv.FormatFloat(v, 'g', 3, 64))
 	}
 	style.YAlign, style.XAlign = draw.YTop, draw.XCenter
-	c.FillText(style, vg.Point{X: (c.Min.X + c.Max.X) / 2, Y: c.Min.Y - 4}, g.Unit)
+	if style.Width(g.Unit) < unitWidth { // a longer one is in the caption
+		c.FillText(style, vg.Point{X: (c.Min.X + c.Max.X) / 2, Y: c.Min.Y - 4}, g.Unit)
+	}
 }
 
 // colour interpolates between the paper's three colours; values beyond the ends take

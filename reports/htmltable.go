@@ -10,12 +10,14 @@ import (
 // tableView is what the HTML templates print of a Table.
 type tableView struct {
 	Name, Title, Caption string
-	TitleMarks           []noteLink
-	Groups               []span
-	Columns              []columnView
-	Sections             []sectionView
-	Legend               string
-	Notes                []note
+	// Dense tables have many columns.
+	Dense      bool
+	TitleMarks []noteLink
+	Groups     []span
+	Columns    []columnView
+	Sections   []sectionView
+	Legend     string
+	Notes      []note
 }
 
 type columnView struct {
@@ -60,7 +62,7 @@ func (t *Table) view(anchor func(sources []string) string) tableView {
 		}
 		return out
 	}
-	v := tableView{Name: t.Name, Title: t.Title, Caption: t.Caption, TitleMarks: links(t.Marks),
+	v := tableView{Name: t.Name, Title: t.Title, Caption: t.Caption, TitleMarks: links(t.Marks), Dense: len(t.Columns) > 8,
 		Groups: t.groups(), Legend: strings.Join(t.legend(), " "), Notes: notes.notes()}
 	for _, c := range t.Columns {
 		v.Columns = append(v.Columns, columnView{c.Name, c.Unit, c.Text, links(c.Marks)})

@@ -112,10 +112,10 @@ func (c Cell) HasInterval() bool { return c.HasValue() && c.Low != c.High }
 // that value ± half width covers the interval.
 func (c Cell) HalfWidth() float64 { return max(c.High-c.Value, c.Value-c.Low) }
 
-// Difference returns ours minus the published value, if both are there, rounded to 1e-12
+// Difference returns ours minus the published value, if both are there and ours is final, rounded to 1e-12
 // so that 6.21 − 5.76 is 0.45 in machine-readable forms too.
 func (c Cell) Difference() (float64, bool) {
-	if c.Published == nil || !c.HasValue() {
+	if c.Published == nil || !c.HasValue() || c.Incomplete {
 		return 0, false
 	}
 	return math.Round((c.Value-*c.Published)*1e12) / 1e12, true
