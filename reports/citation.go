@@ -20,6 +20,8 @@ type Person struct {
 type Citation struct {
 	Title    string
 	Abstract string
+	// Dataset says that results are cited, not the software.
+	Dataset bool
 	// Version and Commit name the release, Released is its date.
 	Version, Commit string
 	Released        time.Time
@@ -78,6 +80,12 @@ func (c Citation) CFF() ([]byte, error) {
 		CFFVersion: "1.2.0", Message: "If you use this software, please cite it and the paper whose recipe it follows.",
 		Title: c.Title, Abstract: c.Abstract, Type: "software", Version: c.Version, Commit: c.Commit,
 		Repository: c.Repository, License: c.License, Keywords: c.Keywords, References: []cffPaper{recipe()},
+	}
+	if c.Dataset {
+		f.Type, f.Message = "dataset", "If you use these results, please cite them and the paper whose recipe they follow."
+	}
+	if c.Version == "(devel)" { // what Go calls a program built from a working tree
+		f.Version = ""
 	}
 	for _, a := range c.Authors {
 		if a.Family == "" {

@@ -24,7 +24,7 @@ type Crate struct {
 	ID          string
 	Name        string
 	Description string
-	// License is a URL; a crate must say under what terms it can be used.
+	// License is a URL; without one the crate says that none was chosen.
 	License string
 	// Published is the run's date.
 	Published time.Time
@@ -126,13 +126,15 @@ func (c Crate) JSON() ([]byte, error) {
 		return nil, errors.New("crate: a name and a date of publication are needed")
 	}
 	root := entity{"@id": "./", "@type": "Dataset", "name": c.Name, "datePublished": c.Published.UTC().Format("2006-01-02")}
-	for key, v := range map[string]string{"description": c.Description, "identifier": c.ID} {
-		if v != "" {
-			root[key] = v
-		}
+	if c.ID != "" {
+		root["identifier"] = c.ID
 	}
-	if c.License != "" {
-		root["license"] = id(c.License)
+	// The specification wants both of every crate.
+	if root["description"] = c.Description; c.Description == "" {
+		root["description"] = "The artifacts, the report and the provenance of the run " + c.Name + "."
+	}
+	if root["license"] = id(c.License); c.License == "" {
+		root["license"] = "No licence was chosen for these results. Data, models and benchmarks they were made from have terms of their own."
 	}
 	graph := []entity{
 		{"@id": CrateFile, "@type": "CreativeWork", "conformsTo": id("https://w3id.org/ro/crate/1.1"), "about": id("./")},
@@ -200,7 +202,14 @@ func (c Crate) JSON() ([]byte, error) {
 			who = fmt.Sprintf("#author-%d", i+1)
 		}
 		authors = append(authors, who)
-		graph = append(graph, entity{"@id": who, "@type": "Person", "name": name})
+		kind := "Person"
+		if p.Given == "" {
+			kind = "Organization" // a group
+		}
+		graph = append(graph, entity{"@id": who, "@type": kind, "name": name})
+	}
+	if c.License != "" {
+		graph = append(graph, entity{"@id": c.License, "@type": "CreativeWork", "name": "licence", "url": c.License})
 	}
 	root["hasPart"] = ids(parts)
 	if len(mentions) > 0 {

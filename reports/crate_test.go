@@ -91,3 +91,51 @@ func TestCitation(t *testing.T) {
 		t.Error("a citation without authors was written")
 	}
 }
+
+func TestACrateHasWhatTheSpecificationAsksFor(t *testing.T) {
+	for name, c := range map[string]Crate{
+		"the least":  {Name: "x", Published: time.Date(2024, 1, 31, 0, 0, 0, 0, time.UTC)},
+		"with words": {Name: "x", Description: "y", License: "https://example.org/l", Published: time.Date(2024, 1, 31, 0, 0, 0, 0, time.UTC), Authors: []Person{{Family: "Us"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, err := c.JSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var crate struct {
+				Context string           `json:"@context"`
+				Graph   []map[string]any `json:"@graph"`
+			}
+			if err := json.Unmarshal(b, &crate); err != nil || crate.Context != "https://w3id.org/ro/crate/1.1/context" {
+				t.Fatal(err, crate.Context)
+			}
+			entities := map[string]map[string]any{}
+			for _, e := range crate.Graph {
+				id, _ := e["@id"].(string)
+				if id == "" || e["@type"] == nil || entities[id] != nil {
+					t.Errorf("entity %v has no @id or @type, or is there twice", e)
+				}
+				entities[id] = e
+			}
+			about, _ := entities[CrateFile]["about"].(map[string]any)
+			if entities[CrateFile]["@type"] != "CreativeWork" || about["@id"] != "./" {
+				t.Errorf("the descriptor is %v", entities[CrateFile])
+			}
+			root := entities["./"]
+			if root["@type"] != "Dataset" {
+				t.Errorf("the root is %v", root)
+			}
+			for _, key := range []string{"name", "description", "datePublished", "license"} {
+				if root[key] == nil || root[key] == "" {
+					t.Errorf("the root has no %s", key)
+				}
+			}
+			if _, err := time.Parse("2006-01-02", root["datePublished"].(string)); err != nil {
+				t.Error(err)
+			}
+			if l, ok := root["license"].(map[string]any); ok && entities[l["@id"].(string)] == nil {
+				t.Errorf("licence %v is not described", l)
+			}
+		})
+	}
+}

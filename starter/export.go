@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,7 +85,7 @@ func describeExport(ctx context.Context, store *artifact.Store, run *artifact.Ru
 		return err
 	}
 	citation := reports.Citation{
-		Title: study.Title, Abstract: study.Description, Version: run.Code.Version, Commit: run.Code.Revision, Released: run.Finished,
+		Dataset: true, Title: study.Title, Abstract: study.Description, Version: run.Code.Version, Commit: run.Code.Revision, Released: run.Finished,
 		Authors: []reports.Person{{Family: "LongAlign-Go contributors"}}, Keywords: []string{"long context", "alignment", "large language models"},
 	}
 	if citation.Title == "" {
@@ -97,6 +98,15 @@ func describeExport(ctx context.Context, store *artifact.Store, run *artifact.Ru
 	described := map[string][]byte{"CITATION.cff": cff}
 	for name, data := range files {
 		described[reportDir+"/"+name] = data
+	}
+	records, err := fs.Glob(os.DirFS(dir), "runs/*/*.json")
+	if err != nil {
+		return err
+	}
+	for _, name := range records {
+		if described[name], err = os.ReadFile(filepath.Join(dir, filepath.FromSlash(name))); err != nil {
+			return err
+		}
 	}
 	crate := reports.NewCrate(study, func(digest string) string {
 		hex := strings.TrimPrefix(digest, "sha256:")
