@@ -135,6 +135,9 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 		if state == nil {
 			fmt.Fprintf(stderr, "train: no checkpoint in %s, starting at step 0\n", store.Dir)
 		} else if err := t.Restore(state); err != nil {
+			if other := (*train.ResumeError)(nil); errors.As(err, &other) {
+				return usageError{err}
+			}
 			return err
 		} else {
 			state.Release()

@@ -109,7 +109,7 @@ func TestTrainingGoesOnWhereItWasInterrupted(t *testing.T) {
 		t.Error("the interrupted run ended with other weights")
 	}
 	code, _, stderr = starterRun(t.Context(), append(args, "--out", broken, "--resume", "--min-lr", "1e-3")...)
-	if code == exitDone || !strings.Contains(stderr, "min_lr") {
+	if code != exitUsage || !strings.Contains(stderr, "min_lr") {
 		t.Errorf("resuming with another min_lr: exit %d: %s", code, stderr)
 	}
 }
