@@ -194,7 +194,7 @@ func memoryLine(m *train.Memory) string {
 		return strings.Join(out, ", ")
 	}
 	s := fmt.Sprintf("recompute: %s, offload: %s, optimizer_states: %s; on the device %s (%s)", m.Recompute, m.Offload, m.States, size(m.Total),
-		parts([]string{"weights", "gradients", "optimizer", "windows", "activations"}, m.Weights, m.Gradients, m.Optimizer, m.Windows, m.Activations))
+		parts([]string{"weights", "gradients", "optimizer", "windows", "activations", "a checkpoint"}, m.Weights, m.Gradients, m.Optimizer, m.Windows, m.Activations, m.OnDevice(m.Snapshot)))
 	if m.Available > 0 {
 		s += " of " + size(m.Available)
 	}

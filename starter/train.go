@@ -119,12 +119,15 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 		return err
 	}
 	defer dev.Close()
-	t, err := openTrainer(dev, f, o, packs)
+	t, plan, err := openTrainer(dev, f, o, packs)
 	if err != nil {
 		return err
 	}
 	defer t.Model().Close()
 	defer t.Close()
+	if plan.Recompute != train.RecomputeNone || plan.Offload != train.OffloadNone {
+		fmt.Fprintf(stderr, "train: memory: %v\n", plan)
+	}
 	t.SetInputs(map[string]string{"packs": digest, "packs_per_step": strconv.Itoa(f.perStep)})
 	store := train.Checkpoints{Dir: filepath.Join(f.out, "checkpoints"), Keep: f.keep}
 	if f.resume {
@@ -227,14 +230,14 @@ func openCurve(dir string, history []train.Metrics) (*os.File, error) {
 }
 
 // openTrainer checks that the run fits into memory before it loads anything.
-func openTrainer(dev gpu.Device, f trainFlags, o train.Options, packs []datasets.Pack) (*train.Trainer, error) {
+func openTrainer(dev gpu.Device, f trainFlags, o train.Options, packs []datasets.Pack) (*train.Trainer, train.Memory, error) {
 	dtype, err := train.ParseDType(o.DType)
 	if err != nil {
-		return nil, err
+		return nil, train.Memory{}, err
 	}
 	c, err := llama.ReadConfig(f.model)
 	if err != nil {
-		return nil, err
+		return nil, train.Memory{}, err
 	}
 	longest := 0
 	for i := range packs {
@@ -242,7 +245,7 @@ func openTrainer(dev gpu.Device, f trainFlags, o train.Options, packs []datasets
 	}
 	load := train.Load{Tokens: longest, Longest: longestSequence(packs), MicroBatches: f.perStep}
 	if _, err := train.PlanMemory(c, o, load, dev.Info()); err != nil {
-		return nil, err
+		return nil, train.Memory{}, err
 	}
 	var opts []llama.LoadOption
 	if f.ropeScale != 0 || f.context != 0 {
@@ -250,14 +253,14 @@ func openTrainer(dev gpu.Device, f trainFlags, o train.Options, packs []datasets
 	}
 	m, err := llama.Load(f.model, dev, dtype, opts...)
 	if err != nil {
-		return nil, err
+		return nil, train.Memory{}, err
 	}
-	t, _, err := train.Fit(m, o, load)
+	t, plan, err := train.Fit(m, o, load)
 	if err != nil {
 		m.Close()
-		return nil, err
+		return nil, train.Memory{}, err
 	}
-	return t, nil
+	return t, plan, nil
 }
 
 func longestSequence(packs []datasets.Pack) int {

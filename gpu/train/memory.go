@@ -57,6 +57,14 @@ func (m Memory) String() string {
 	return s
 }
 
+// OnDevice returns n, of host memory, where the device computes in it, else 0.
+func (m Memory) OnDevice(n int64) int64 {
+	if m.HostTotal > 0 {
+		return 0
+	}
+	return n
+}
+
 // Apply returns o in the plan's mode.
 func (m Memory) Apply(o Options) Options {
 	o.Recompute, o.Offload = m.Recompute, m.Offload

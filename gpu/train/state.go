@@ -2,6 +2,7 @@ package train
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -105,9 +106,7 @@ func (o Options) comparable() (map[string]any, error) {
 	for _, name := range []string{"device", "recompute", "offload", "parity", "max_loss"} {
 		delete(out, name)
 	}
-	if o.States == StatesF32 {
-		delete(out, "optimizer_states")
-	}
+	out["optimizer_states"] = string(cmp.Or(o.States, StatesF32))
 	return out, nil
 }
 
