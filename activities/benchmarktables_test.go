@@ -2,6 +2,7 @@ package activities
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -158,5 +159,27 @@ func TestMTBenchHoldsConversationsOfTwoTurns(t *testing.T) {
 	}
 	if len(set.Samples) != 4 || set.Wanted != 160 || slices.ContainsFunc(set.Samples, func(s reports.Sample) bool { return !s.Failed }) {
 		t.Errorf("%+v", set)
+	}
+}
+
+// MT-Bench's own files have references for one turn and a blank for the other: with nothing to compare with, the offline judge fails, and
+// does not give the lowest rating.
+func TestTheOfflineJudgeRatesNothingWithoutAReference(t *testing.T) {
+	p := newTiny(t)
+	files := smallMTBench()
+	files[mtQuestions] += `{"question_id":131,"category":"extraction","turns":["Count.","Again."],"reference":["nine",""]}` + "\n"
+	q := p.make("questions", datasets.QuestionsParams{Benchmark: datasets.BenchmarkMTBench, Path: write(t, files)}, nil)
+	s := newService(t, func(string) string { return "nine" })
+	made := p.make("predictions", datasets.PredictionsStageParams{Answer: &datasets.AnswerParams{Benchmark: datasets.BenchmarkMTBench, Endpoint: s.endpoint("m")}}, refs{"questions": q})
+	offline := p.make("judgments", datasets.JudgmentsParams{Benchmark: datasets.BenchmarkMTBench, Judge: datasets.OfflineJudge}, refs{"questions": q, "predictions": made})
+	set := p.scores(p.make("scores", scoreParams(datasets.BenchmarkMTBench), refs{"questions": q, "predictions": made, "judgments": offline})).Metrics[paper.MTBench]
+	rated := map[string]float64{}
+	for _, x := range set.Samples {
+		if !x.Failed {
+			rated[x.ID] = x.Value
+		}
+	}
+	if want := map[string]float64{"mt-bench/111/turn-1": 1, "mt-bench/111/turn-2": 1, "mt-bench/131/turn-1": 10}; !maps.Equal(want, rated) {
+		t.Errorf("rated %v, want %v", rated, want)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,7 +19,7 @@ import (
 
 // judgmentsStage has a judge rate a benchmark's answers. Outputs: judgments.jsonl.zst (ratings with every reply they were read from),
 // judge.json (who judged), and canary.json (whether the judge still rates fixed answers as it did at first).
-var judgmentsStage = stage{name: "judgments", version: 1, describe: describeParams[datasets.JudgmentsParams], run: runJudgments}
+var judgmentsStage = stage{name: "judgments", version: 2, describe: describeParams[datasets.JudgmentsParams], run: runJudgments}
 
 // Files of the judgments stage.
 const (
@@ -237,12 +238,13 @@ func (offlineJudge) parallel() int { return 8 }
 
 func (offlineJudge) rate(_ context.Context, r toRate, _ int) (datasets.Judgment, error) {
 	out := datasets.Judgment{ID: r.id, Dataset: r.dataset, Turn: r.turn}
-	if len(r.references) == 0 {
-		out.Failed = "there is no reference answer, without which the offline judge has nothing to compare with"
-		return out, nil
-	}
 	for _, ref := range r.references {
-		out.Rating = max(out.Rating, longbenchchat.Offline(r.scale, ref, r.answer))
+		if strings.TrimSpace(ref) != "" { // MT-Bench has blank ones, where any good answer will do
+			out.Rating = max(out.Rating, longbenchchat.Offline(r.scale, ref, r.answer))
+		}
+	}
+	if out.Rating == 0 {
+		out.Failed = "there is no reference answer, without which the offline judge has nothing to compare with"
 	}
 	return out, nil
 }

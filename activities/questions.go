@@ -263,6 +263,7 @@ func readEnQA(files *benchmarkFiles, p datasets.QuestionsParams, w *questionWrit
 	if err != nil && !errors.Is(err, errEnough) {
 		return err
 	}
+	w.j.note("asked with a prompt in our words: InfiniteBench's prompts are part of its program, not of its files")
 	if rows != longbench.EnQARows && !errors.Is(err, errEnough) {
 		w.warn("%s has %d rows, InfiniteBench's has %d: its score is incomplete or not comparable", longbench.EnQAFile, rows, longbench.EnQARows)
 	}

@@ -87,7 +87,8 @@ func ExampleOrder(seed uint64, index int) []int {
 }
 
 // Render is the judge's user message for an answer. The judge sees the query, not
-// the document. The answer is quoted by Guard.
+// the document. The answer is quoted by Guard. Its line breaks stay: the reference
+// keeps predictions in a text file, a line each, so that its judge sees spaces there.
 func (t *Template) Render(c Case, answer string, seed uint64) (string, error) {
 	if len(c.Examples) != ExamplesPerCase {
 		return "", fmt.Errorf("case %d has %d examples, want %d", c.Index, len(c.Examples), ExamplesPerCase)
