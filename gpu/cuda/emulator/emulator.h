@@ -201,7 +201,11 @@ static bool run_block(int threads, size_t shared) {
 			order[i] = (int)i;
 			std::swap(order[i], order[random_below((unsigned)i + 1)]);
 		}
-		for (int w : order)
+		for (int w : order) {
+			if (random_below(4) == 0) { // a warp may stand still however long
+				for (int i = w * 32; i < w * 32 + 32; i++) progress = progress || lanes[i].state == running || passed(lanes[i]);
+				continue;
+			}
 			for (bool again = true; again;) {
 				again = false;
 				int turn = (int)random_below(32);
@@ -214,6 +218,7 @@ static bool run_block(int threads, size_t shared) {
 					enter();
 				}
 			}
+		}
 		if (!boxes.empty() && (!progress || random_below(2))) {
 			size_t i = random_below((unsigned)boxes.size());
 			land(boxes[i]);

@@ -134,16 +134,17 @@ static inline void copy_box(void *to, const Map *from, int c, int h, int t, unsi
 }
 static inline void prefetch_map(const Map *) {}
 static inline void visible() {}
+static inline void barrier_leave(int id, int threads) {
+	if (++emulator::named[id] < threads) return;
+	emulator::named[id] = 0;
+	for (emulator::Lane &o : emulator::lanes)
+		if (o.state == emulator::at_named && o.parity == id) o.state = emulator::running;
+}
 static inline void barrier_of(int id, int threads) {
 	emulator::Lane &l = emulator::lanes[emulator::current];
 	l.state = emulator::at_named, l.parity = id;
-	if (++emulator::named[id] == threads) {
-		emulator::named[id] = 0;
-		for (emulator::Lane &o : emulator::lanes)
-			if (o.state == emulator::at_named && o.parity == id) o.state = emulator::running;
-		return;
-	}
-	emulator::leave();
+	barrier_leave(id, threads);
+	if (l.state == emulator::at_named) emulator::leave();
 }
 template <int N> static inline void registers_fewer() {}
 template <int N> static inline void registers_more() {}

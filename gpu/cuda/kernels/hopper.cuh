@@ -46,6 +46,8 @@ DEV void prefetch_map(const Map *m) { asm volatile("prefetch.tensormap [%0];" ::
 // visible makes what this thread stored to shared memory visible to the matrix units.
 DEV void visible() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 DEV void barrier_of(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+// barrier_leave counts this thread at a barrier where others wait, without waiting.
+DEV void barrier_leave(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 template <int N> DEV void registers_fewer() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N)); }
 template <int N> DEV void registers_more() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N)); }
 

@@ -1,6 +1,7 @@
 // Causal attention of bfloat16 on Hopper, head width D (64 or 128): a block 128 queries of a head. One thread has the copy engine
 // bring tiles of 128 keys and values, two stages ahead; two warpgroups have 64 queries each and compute the scores of a tile while
-// the values of the tile before are multiplied. Keys go from the last to the first, so that the masked tiles come first.
+// the values of the tile before are multiplied. They take turns in giving the matrix units their products, so that one's softmax runs
+// under the other's products. Keys go from the last to the first, so that the masked tiles come first.
 //
 // Sequence s has queries [cuq[s], cuq[s+1]) and keys [cuk[s], cuk[s+1]); its last query sees its last key. tiles lists the
 // blocks: sequence, first query in it. Rows of a tile beyond the sequence belong to the next one and are masked.
@@ -97,9 +98,12 @@ KERNEL(hopper_attention, 384)(GRID_CONSTANT Args a) {
 		if (lane == 0) barrier_arrive(k_free);
 		soften(0);
 		narrow();
+		if (group == 1 && to - from > 1) barrier_leave(1, 256); // the first turn is the other's
 		for (int i = 1; i < to - from; i++) {
+			barrier_of(1 + group, 256);
 			score(i);
 			gather(i - 1);
+			if (group == 0 || i + 1 < to - from) barrier_leave(2 - group, 256);
 			products_wait<1>();
 			hold(p);
 			if (lane == 0) barrier_arrive(k_free + (i & 1));
