@@ -195,6 +195,7 @@ static bool run_block(int threads, size_t shared) {
 		prepare(i);
 	}
 	std::vector<int> order(threads / 32);
+	int slow = (int)random_below((unsigned)order.size());
 	while (alive) {
 		bool progress = false;
 		for (size_t i = 0; i < order.size(); i++) {
@@ -202,7 +203,7 @@ static bool run_block(int threads, size_t shared) {
 			std::swap(order[i], order[random_below((unsigned)i + 1)]);
 		}
 		for (int w : order) {
-			if (random_below(4) == 0) { // a warp may stand still however long
+			if (random_below(w == slow ? 16 : 8) < (w == slow ? 15 : 1)) { // a warp may stand still however long
 				for (int i = w * 32; i < w * 32 + 32; i++) progress = progress || lanes[i].state == running || passed(lanes[i]);
 				continue;
 			}
