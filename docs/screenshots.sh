@@ -6,7 +6,7 @@
 #
 # DATA is a data directory of the embedded stack with a finished and a failed run in it, such as make run leaves in .longalign
 # (any experiment with documents.held_out too small for its documents fails). OUT defaults to docs. Needs make build,
-# chromium (or CHROMIUM), jq, and, to shrink the pictures, pngquant if it is there.
+# chromium (or CHROMIUM), jq, and, if they are there, pngquant to shrink the pictures and ImageMagick to trim the phone's.
 set -euo pipefail
 
 data=${1:?usage: docs/screenshots.sh DATA [OUT]}
@@ -56,4 +56,7 @@ if [ -n "$failed" ]; then shot temporal-failed.png 1360 1000 "$ui/namespaces/$na
 page=file://$profile/report/report.html
 shot report-light.png 1200 1500 "$page"
 shot report-dark.png 1200 1500 "$page" --blink-settings=preferredColorScheme=0 --force-dark-mode --enable-features=WebContentsForceDark:inversion_method/none
-shot report-phone.png 500 1100 "$page"
+# Chromium's windows are at least 500 wide; a phone is 390.
+echo "<body style='margin:0'><iframe src='report/report.html' style='border:0;width:390px;height:1100px'></iframe>" >"$profile/phone.html"
+shot report-phone.png 500 1100 "file://$profile/phone.html"
+if command -v convert >/dev/null; then convert "$out/report-phone.png" -crop 390x1100+0+0 +repage "$out/report-phone.png"; fi

@@ -91,7 +91,9 @@ func (d *doctor) run(ctx context.Context, args []string, stdout, stderr io.Write
 		d.say("embedded stack", works, "", "runs on %s (process %d, UI %s)", d.embedded.data, ep.PID, ep.UI)
 	}
 	d.temporal(ctx, stderr)
-	d.store(ctx)
+	if err := d.anyStore(ctx, stderr); err != nil {
+		return err
+	}
 	d.device(ctx)
 	d.disk("data directory", d.embedded.data)
 	d.disk("temporary directory", os.TempDir())
@@ -205,6 +207,29 @@ func (d *doctor) queue(ctx context.Context, c client.Client, name string) {
 // pollerFresh is how long ago a worker may have asked a queue for work to count as serving it: a poll lasts a minute.
 const pollerFresh = 90 * time.Second
 
+// anyStore probes the store that is named, or the embedded one, which is started for as long as that takes.
+func (d *doctor) anyStore(ctx context.Context, stderr io.Writer) (err error) {
+	_, running := d.embedded.running()
+	_, statErr := os.Stat(filepath.Join(d.embedded.data, "credentials.json"))
+	if running || statErr != nil || d.connection.Store != "" || os.Getenv("LONGALIGN_STORE") != "" {
+		d.store(ctx)
+		return nil
+	}
+	d.say("embedded stack", warns, "starter dev --data "+d.embedded.data+" starts it; run --embedded, list, report and the like do so by themselves",
+		"there is one on %s, with a store; it does not run", d.embedded.data)
+	stack, err := d.embedded.startStack(ctx, stderr)
+	if err != nil {
+		d.say("store", failing, "look into devstack.log in "+d.embedded.data, "the embedded stack does not start: %v", err)
+		return nil
+	}
+	defer func() { err = errors.Join(err, stack.Stop()) }()
+	if err := use(stack.Endpoint()); err != nil {
+		return err
+	}
+	d.store(ctx)
+	return nil
+}
+
 // store probes the store: it writes, reads and deletes a small object, and tries writes that must be refused.
 func (d *doctor) store(ctx context.Context) {
 	store, err := d.connection.OpenStore(ctx)
@@ -277,9 +302,16 @@ func (d *doctor) disk(what, dir string) {
 		return
 	}
 	free, err := freeSpace(abs)
-	switch {
-	case err != nil:
+	if err != nil {
 		d.say(what, warns, "", "%s: free space is not known: %v", abs, err)
+		return
+	}
+	d.space(what, abs, free)
+}
+
+// space judges the bytes that are free on a disk.
+func (d *doctor) space(what, abs string, free int64) {
+	switch {
 	case free < noSpace:
 		d.say(what, failing, "free some space (starter gc shows what the store can spare), or use another disk", "%s: %s free", abs, size(free))
 	case free < littleSpace:

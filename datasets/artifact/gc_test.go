@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -276,4 +277,61 @@ func TestGCEndsInterruptedWritesThatAreOld(t *testing.T) {
 	if _, err := root.Stat("blobs/.tmp-killed"); err == nil {
 		t.Error("the temporary file is still there")
 	}
+}
+
+func TestAnInterruptedSweepIsFinishedByTheNext(t *testing.T) {
+	build := func() (testbed, Blob) {
+		b := newTestbed(t)
+		documents := b.result("documents", "documents")
+		used := b.result("tokens", "tokens", documents)
+		b.run("done", Completed, used)
+		for _, name := range []string{"one", "two", "three"} {
+			b.result("tokens", name, documents)
+			b.blob("orphan " + name)
+		}
+		b.age(30)
+		return b, out(used)
+	}
+	whole, _ := build()
+	garbage := len(whole.gc(true).Garbage)
+	if garbage < 6 {
+		t.Fatalf("only %d objects to remove", garbage)
+	}
+	for n := range garbage {
+		b, kept := build()
+		ctx, kill := context.WithCancel(t.Context())
+		s := New(&deadly{Backend: b.Backend(), left: n, kill: kill}, b.URI())
+		if _, err := s.GC(ctx, GCOptions{Delete: true}); err == nil {
+			t.Fatalf("killed after %d deletions, the sweep says it is done", n)
+		}
+		kill()
+		for ref, r := range b.Manifests(t.Context(), "") {
+			if r.Err != nil {
+				t.Fatal(r.Err)
+			}
+			for _, o := range r.Manifest.Outputs {
+				if err := b.CheckBlob(t.Context(), o.Blob); err != nil {
+					t.Errorf("after %d deletions %s names a blob that is gone: %v", n, ref, err)
+				}
+			}
+		}
+		if report := b.gc(true); len(report.Garbage) != garbage-n || !b.has(kept) || len(b.m.objects) != len(whole.m.objects) {
+			t.Errorf("after %d deletions the next sweep removed %d, used result kept: %v, %d objects stay of %d", n, len(report.Garbage), b.has(kept), len(b.m.objects), len(whole.m.objects))
+		}
+	}
+}
+
+// deadly kills its caller when it is about to delete more than left objects.
+type deadly struct {
+	Backend
+	left int
+	kill context.CancelFunc
+}
+
+func (d *deadly) Delete(ctx context.Context, key string) error {
+	if d.left--; d.left < 0 {
+		d.kill()
+		return context.Canceled
+	}
+	return d.Backend.Delete(ctx, key)
 }
