@@ -16,7 +16,6 @@ import (
 
 // A process loads one driver, so each case runs this test again in a process of its own.
 func TestOnAFakeDriver(t *testing.T) {
-	t.Parallel()
 	if os.Getenv("LONGALIGN_LIBCUDA") != "" {
 		onFakeDriver(t)
 		return
