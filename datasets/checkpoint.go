@@ -3,6 +3,7 @@ package datasets
 import (
 	"math"
 	"slices"
+	"strings"
 )
 
 // Objective says where a checkpoint comes from.
@@ -148,12 +149,26 @@ func (p TrainParams) Validate() error {
 		return paramError("precision", "%q is not known; use f32, f64 or bf16", p.Precision)
 	case !slices.Contains([]Recompute{"", "auto", "none", "selective", "layer"}, p.Recompute):
 		return paramError("recompute", "%q is not known; use auto, none, selective or layer", p.Recompute)
+	case !offloadable(p.Offload):
+		return paramError("offload", "%q is not known; use auto, none, or some of activations, gradients and optimizer, by commas", p.Offload)
 	case p.OptimizerStates != "" && p.OptimizerStates != "8bit":
 		return paramError("optimizer_states", "%q is not known; use f32 or 8bit", p.OptimizerStates)
 	case p.CheckpointEvery < 1:
 		return paramError("checkpoint_every", "%d must be at least 1", p.CheckpointEvery)
 	}
 	return nil
+}
+
+func offloadable(parts string) bool {
+	if slices.Contains([]string{"", "auto", "none"}, parts) {
+		return true
+	}
+	for part := range strings.SplitSeq(parts, ",") {
+		if !slices.Contains([]string{"activations", "gradients", "optimizer"}, strings.TrimSpace(part)) {
+			return false
+		}
+	}
+	return true
 }
 
 // CheckpointParams are the parameters of the checkpoint stage.

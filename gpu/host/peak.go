@@ -97,11 +97,11 @@ func processorName() string {
 // if nothing says.
 func UsableMemory() int64 {
 	n := availableMemory()
-	for _, group := range [][2]string{
-		{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
-		{"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"},
+	for _, group := range [][4]string{
+		{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file"},
+		{"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file"},
 	} {
-		limit, used := number(group[0]), number(group[1])
+		limit, used := number(group[0]), number(group[1])-field(group[2], group[3]) // what files hold is given back
 		if left := limit - used; limit > 0 && left > 0 && (n == 0 || left < n) {
 			n = left
 		}
@@ -122,19 +122,22 @@ func number(file string) int64 {
 	return n
 }
 
-func availableMemory() int64 {
-	text, err := os.ReadFile("/proc/meminfo")
+func availableMemory() int64 { return field("/proc/meminfo", "MemAvailable:") << 10 }
+
+// field returns the number behind a name at the beginning of a file's line, 0 where there is none.
+func field(file, name string) int64 {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return 0
 	}
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
-		if len(f) >= 2 && f[0] == "MemAvailable:" {
-			kib, err := strconv.ParseInt(f[1], 10, 64)
+		if len(f) >= 2 && f[0] == name {
+			n, err := strconv.ParseInt(f[1], 10, 64)
 			if err != nil {
 				return 0
 			}
-			return kib << 10
+			return n
 		}
 	}
 	return 0
