@@ -5,8 +5,12 @@ import (
 	"context"
 	"math"
 	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -86,5 +90,63 @@ func TestBadUseIsExplained(t *testing.T) {
 		if err := run(context.Background(), args, &bytes.Buffer{}); err == nil {
 			t.Errorf("bench %v succeeds", args)
 		}
+	}
+}
+
+// A pattern in which a test's name is misspelt, or whose test was renamed, would show nothing on the one day with a card.
+func TestEveryTestOfADayExists(t *testing.T) {
+	files, err := filepath.Glob("../*_test.go")
+	if err != nil || len(files) == 0 {
+		t.Skip("the sources are not here")
+	}
+	var tests []string
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`).FindAllStringSubmatch(string(text), -1) {
+			tests = append(tests, m[1])
+		}
+	}
+	for _, pattern := range []string{testsOfTheSuite, testsOfParity, testsOfTheCertificate, testsOfResuming, testsOfKernels, testsOfThePlan} {
+		for _, name := range strings.Split(strings.Trim(pattern, "^()$"), "|") {
+			if !slices.Contains(tests, name) {
+				t.Errorf("there is no test %s (of %s)", name, pattern)
+			}
+		}
+	}
+	for _, inner := range []string{"norm", "attention", "cross"} { // the sanitizer's, which the shared suite names
+		text, err := os.ReadFile("../../devicetest/suite.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), `t.Run("`+inner) || !strings.Contains(testsOfMemory, inner) {
+			t.Errorf("the shared suite has no part %s", inner)
+		}
+	}
+}
+
+func TestAPartThatShowsNothingFails(t *testing.T) {
+	for name, c := range map[string]struct{ output, want string }{
+		"no test matched":                   {"testing: warning: no tests to run\nPASS\n", "FAILED: no test ran"},
+		"nothing at all":                    {"", "FAILED: no test ran"},
+		"the test was skipped":              {"--- SKIP: TestCard (0.00s)\n    no card\nPASS\n", "FAILED: all that it is made of was skipped"},
+		"each of its subtests was skipped":  {"--- PASS: TestA (0.00s)\n    --- SKIP: TestA/x (0.00s)\nPASS\n", "FAILED: all that it is made of was skipped"},
+		"some were skipped":                 {"--- PASS: TestA (0.00s)\n    --- SKIP: TestA/x (0.00s)\n    --- PASS: TestA/y (0.00s)\nPASS\n", "passed, 1 tests, 1 skipped"},
+		"all ran":                           {"--- PASS: TestA (0.00s)\n--- PASS: TestB (0.10s)\nPASS\n", "passed, 2 tests"},
+		"a name that begins like another's": {"--- PASS: TestA (0.00s)\n--- SKIP: TestAB (0.00s)\nPASS\n", "passed, 1 tests, 1 skipped"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			program := filepath.Join(t.TempDir(), "cuda.test")
+			if err := os.WriteFile(program, []byte("#!/bin/sh\nprintf '%s' '"+c.output+"'\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			ok := part{"part", time.Minute, []string{program, "-test.v", "-test.run", "^Test$"}, ""}.run(context.Background(), &out)
+			if !strings.HasPrefix(out.String(), "   part: "+c.want+" (") || ok == strings.HasPrefix(c.want, "FAILED") {
+				t.Errorf("%v, %s", ok, out.String())
+			}
+		})
 	}
 }
