@@ -1,6 +1,5 @@
 // Package activities does the work that workflows order: it loads artifacts, calls pure
-// code, and stores artifacts. One file a stage, named as in every layer:
-// documents, tokenizer, instructions, tokens, batches, checkpoint, predictions, scores, tables; and for benchmarks questions, judgments.
+// code, and stores artifacts.
 //
 // A stage is asked for by a Call (what to make, from which inputs) and answers with an
 // artifact.Ref. Resolve computes the call's action key and says whether the store has
@@ -10,4 +9,15 @@
 //
 // Errors leave this package typed (errors.go): the type says whether Temporal should try again,
 // the message what to do.
+//
+// Where what is:
+//
+//	how any stage is made    stage.go key.go shards.go errors.go progress.go await.go run.go
+//	the outside world        connect.go device.go scratch.go sources.go, package llm
+//	stages, as data flows    documents.go tokenizer.go instructions.go mix.go pretrain.go sequences.go tokens.go
+//	                         batches.go checkpoint.go resume.go predictions.go scores.go tables.go charges.go ratings.go
+//	benchmarks               questions.go benchmarkfiles.go answers.go answerlog.go endpointanswers.go judgments.go
+//	                         canary.go benchmarkscores.go longbenchscores.go harness.go benchmarktables.go
+//	before a run             rehearsal.go forecast.go
+//	after it, from the store verify.go recompute.go differences.go explain.go lineage.go leads.go
 package activities
