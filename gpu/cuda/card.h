@@ -4,6 +4,9 @@
 #define LONGALIGN_CARD_H
 #include <cuda.h>
 
+// The lazy driver's own: whether a driver was found, and what its cuInit said.
+CUresult longalignDriverStatus(int *loaded);
+
 // card_launch starts a kernel whose one parameter is the n bytes at args.
 CUresult card_launch(CUcontext context, CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int threads, unsigned int shared, CUstream stream, void *args, size_t n);
 // card_shared lets a kernel have that much dynamic shared memory.

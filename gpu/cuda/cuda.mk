@@ -5,9 +5,11 @@
 #   make cuda-test        bin/cuda.test, to copy to a machine with a card and run there
 #   make cuda-day-files   bin/cuda-day: all that a day with a card needs, in one folder to copy; there: cd cuda-day && ./bench day
 #   make cuda-day         the same, and runs it here
+# CUDA_HEADERS=/usr/local/cuda/include builds with NVIDIA's headers (11.8, 12, 13) in place of our own: the same program.
 
 CUDA_STUB := $(abspath $(or $(BIN),bin))/cuda
-CUDA_ENV = CGO_ENABLED=1 CGO_CFLAGS="-O2 -I$(CURDIR)/gpu/cuda/driver/include" CGO_LDFLAGS="-L$(CUDA_STUB) -ldl -lpthread"
+CUDA_INCLUDE = $(if $(CUDA_HEADERS),-I$(CURDIR)/gpu/cuda/driver/vendor -I$(CUDA_HEADERS),-I$(CURDIR)/gpu/cuda/driver/include)
+CUDA_ENV = CGO_ENABLED=1 CGO_CFLAGS="-O2 $(CUDA_INCLUDE)" CGO_LDFLAGS="-L$(CUDA_STUB) -ldl -lpthread"
 
 .PHONY: cuda cuda-test cuda-day-files cuda-day test-cuda-nogpu
 

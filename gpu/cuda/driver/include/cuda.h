@@ -476,8 +476,6 @@ typedef struct {
 } CUDA_HOST_NODE_PARAMS;
 
 CUresult cuInit(unsigned int flags);
-/* Not the driver's: whether a driver was found, and what its cuInit said. */
-CUresult longalignDriverStatus(int *loaded);
 
 #ifndef CALL
 #define CALL(name, parameters, arguments) CUresult name parameters;
