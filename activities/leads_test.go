@@ -13,7 +13,7 @@ import (
 // benchmarkedRun is a run of one cell "c" that was trained and put through a small LongBench, with its study.
 func (p *tiny) benchmarkedRun() (*artifact.RunRecord, *reports.Study) {
 	p.t.Helper()
-	base, questions, predictions, judgments, scores := p.longBench(write(p.t, smallLongBench()), nil)
+	base, questions, _, _, _ := p.longBench(write(p.t, smallLongBench()), nil)
 	checkpoint, err := p.Run(p.t.Context(), p.training(base, nil))
 	if err != nil {
 		p.t.Fatal(err)
@@ -22,9 +22,9 @@ func (p *tiny) benchmarkedRun() (*artifact.RunRecord, *reports.Study) {
 		refs{"checkpoint": checkpoint, "instructions": base.instructions})
 	plain := p.make("scores", datasets.ScoresParams{}, refs{"predictions": ours})
 	// The benchmark is answered by the trained model.
-	predictions = p.make("predictions", answerParams(datasets.BenchmarkLongBench), refs{"questions": questions, "checkpoint": checkpoint})
-	judgments = p.make("judgments", datasets.JudgmentsParams{Benchmark: datasets.BenchmarkLongBench, Judge: "j"}, refs{"questions": questions, "predictions": predictions})
-	scores = p.make("scores", scoreParams(datasets.BenchmarkLongBench, smallDatasets...), refs{"questions": questions, "predictions": predictions, "judgments": judgments})
+	predictions := p.make("predictions", answerParams(datasets.BenchmarkLongBench), refs{"questions": questions, "checkpoint": checkpoint})
+	judgments := p.make("judgments", datasets.JudgmentsParams{Benchmark: datasets.BenchmarkLongBench, Judge: "j"}, refs{"questions": questions, "predictions": predictions})
+	scores := p.make("scores", scoreParams(datasets.BenchmarkLongBench, smallDatasets...), refs{"questions": questions, "predictions": predictions, "judgments": judgments})
 	tables := p.make("tables", TablesParams{Params: reports.Params{Kind: reports.KindPaper}, Name: "s", Buckets: []int{8},
 		Methods: []TablesMethod{{Name: "packing"}}, Cells: []TablesCell{{Name: "c", Method: "packing", Loss: datasets.LossLongAlign}}},
 		refs{"documents": base.documents, "instructions": base.instructions, "tokens": base.tokens, "batches/c": base.batches, "checkpoint/c": checkpoint, "scores/c": plain,
