@@ -189,6 +189,11 @@ type Device interface {
 	// included, are the first `length` rows of k and v [capacity,G,E]. Causal among the new ones.
 	AttentionCached(y, q, k, v Buffer, n, length int, s AttentionShape)
 
+	// AttentionStep takes one new token of each of several sequences: row i of k and v [n,G,E] is written to the last row,
+	// Length−1, of caches[i], and y[i] [H,E] is the attention of q[i] to the rows of that cache, as by AttentionCached
+	// and with its bits, whatever the other sequences are.
+	AttentionStep(y, q, k, v Buffer, caches []CachedRows, s AttentionShape)
+
 	// SwiGLU: y = silu(gate) · up. SwiGLUGrad writes dgate and dup.
 	SwiGLU(y, gate, up Buffer)
 	SwiGLUGrad(dgate, dup, dy, gate, up Buffer)

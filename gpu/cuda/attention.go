@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
 	"github.com/longalign/longalign-go/gpu"
@@ -137,54 +136,15 @@ func (d *Device) AttentionCached(y, q, k, v gpu.Buffer, n, length int, s gpu.Att
 		o.refuse("%d new tokens of %d in a cache of %d", n, length, capacity)
 	}
 	if n < fewQueries {
-		o.decode(by, bq, bk, bv, n, length, s)
+		seen := length
+		if s.Window > 0 {
+			seen = min(length, s.Window+n-1)
+		}
+		o.work(4*float64(n*s.Heads*seen*s.HeadDim), float64(2*seen*s.KVHeads*s.HeadDim*bk.dtype.Size()+by.bytes()+bq.bytes()))
+		o.decode(by, bq, cachedRows{bk.address, bv.address, int32(length), 0}, 0, []*Buffer{bk, bv}, n, 1, capacity, s)
 		return
 	}
 	o.attend(by, bq, bk, bv, 0, []int32{0, int32(n)}, []int32{0, int32(length)}, s, matrixUnits(s, by, bq, bk, bv))
-}
-
-// decode attends from a few queries, the keys shared out among blocks.
-func (o *operation) decode(y, q, k, v *Buffer, n, length int, s gpu.AttentionShape) {
-	if o.failed() {
-		return
-	}
-	group := s.Heads / s.KVHeads
-	rows, r := n*group, 8
-	switch {
-	case rows == 1:
-		r = 1
-	case rows <= 4:
-		r = 4
-	}
-	lanes := 1
-	for lanes*8 < s.HeadDim {
-		lanes *= 2
-	}
-	seen := length
-	if s.Window > 0 {
-		seen = min(length, s.Window+n-1)
-	}
-	skip := (length - seen) / 32 * 32 // keys that no query sees
-	// Some 512 blocks fill any card; the number depends on the shape alone, as the order of the sums.
-	splits := max(1, min(512/(s.KVHeads*ceil(rows, r)), ceil(length-skip, 128)))
-	per := ceil(ceil(length-skip, splits), 32) * 32
-	splits = ceil(length-skip, per)
-	o.work(4*float64(rows*s.KVHeads*seen*s.HeadDim), float64(2*seen*s.KVHeads*s.HeadDim*k.dtype.Size()+y.bytes()+q.bytes()))
-	parts := o.scratch("shares of attention", 4*splits*rows*s.KVHeads*(s.HeadDim+2))
-	offset := uint64(skip * s.KVHeads * s.HeadDim * k.dtype.Size())
-	launch(o, "attention_decode", fmt.Sprintf("R=%d T=%s", r, q.element()), [3]int{splits, s.KVHeads, ceil(rows, r)}, 128, 4*4*r*(8*lanes+2), struct {
-		parts, q, k, v                                     uint64
-		n, keys, per, heads, kvheads, width, lanes, window int32
-		scale                                              float32
-		wide                                               int32
-	}{
-		parts, q.address, k.address + offset, v.address + offset, int32(n), int32(length - skip), int32(per), int32(s.Heads), int32(s.KVHeads), int32(s.HeadDim), int32(lanes), int32(s.Window),
-		float32(s.Scale), aligned(s.HeadDim, q, k, v),
-	})
-	launch(o, "attention_decode_merge", "T="+q.element(), [3]int{rows, s.KVHeads, 1}, 128, 0, struct {
-		y, parts                      uint64
-		splits, heads, kvheads, width int32
-	}{y.address, parts, int32(splits), int32(s.Heads), int32(s.KVHeads), int32(s.HeadDim)})
 }
 
 // AttentionGrad writes dq, dk and dv.

@@ -2,6 +2,7 @@ package devicetest
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/longalign/longalign-go/gpu"
@@ -84,6 +85,60 @@ func (s *suite) attentionCached(t *testing.T) {
 			shape.CuSeqlens = nil
 			b.AttentionCached(by, b.buffer(q[last:]), b.buffer(k), b.buffer(v), c.n, c.length, shape)
 			b.near("y", by, y[last:], 2*s.tolerance())
+		})
+	}
+}
+
+// A step over several caches gives each sequence the reference's result, and the bits of the sequence alone; what its cache held
+// before and what lies beyond is untouched.
+func (s *suite) attentionStep(t *testing.T) {
+	type sequence struct{ length, capacity int }
+	for name, c := range map[string]struct {
+		heads, kv, e, window int
+		sequences            []sequence
+	}{
+		"one sequence":                  {4, 2, 24, 0, []sequence{{77, 80}}},
+		"first tokens":                  {2, 1, 16, 0, []sequence{{1, 1}, {1, 9}, {2, 2}}},
+		"lengths far apart":             {4, 2, 32, 0, []sequence{{300, 300}, {1, 700}, {129, 256}, {64, 64}}},
+		"as many key heads as heads":    {2, 2, 64, 0, []sequence{{200, 210}, {33, 40}}},
+		"a window":                      {4, 1, 16, 40, []sequence{{30, 64}, {260, 300}, {41, 41}}},
+		"an odd width, groups of three": {3, 1, 13, 0, []sequence{{140, 150}, {5, 6}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := s.bench(t)
+			hq, hk := c.heads*c.e, c.kv*c.e
+			var q, k, v, want matrix
+			var caches, alone []gpu.CachedRows
+			var held [][2]matrix
+			for _, one := range c.sequences {
+				keys, values := b.normal(one.capacity*hk, 1.5), b.normal(one.capacity*hk, 1)
+				queries := b.normal(one.length*hq, 1.5)
+				shape := attentionShape(c.heads, c.kv, c.e, c.window, 0, int32(one.length))
+				y, _ := refAttention(queries, keys, values, shape)
+				at := (one.length - 1) * hk
+				q, want = append(q, queries[(one.length-1)*hq:]...), append(want, y[(one.length-1)*hq:]...)
+				k, v = append(k, keys[at:at+hk]...), append(v, values[at:at+hk]...)
+				alone = append(alone, gpu.CachedRows{Keys: b.buffer(keys), Values: b.buffer(values), Length: one.length})
+				held = append(held, [2]matrix{slices.Clone(keys), slices.Clone(values)})
+				clear(keys[at : at+hk]) // what the step has to fill in
+				clear(values[at : at+hk])
+				caches = append(caches, gpu.CachedRows{Keys: b.buffer(keys), Values: b.buffer(values), Length: one.length})
+			}
+			shape := attentionShape(c.heads, c.kv, c.e, c.window)
+			by, bq := b.empty(len(q)), b.buffer(q)
+			b.AttentionStep(by, bq, b.buffer(k), b.buffer(v), caches, shape)
+			b.near("y", by, want, 2*s.tolerance())
+			got := b.read(by)
+			for i, one := range alone {
+				y := b.empty(hq)
+				b.AttentionCached(y, bq.Slice(i*hq, (i+1)*hq), one.Keys, one.Values, 1, one.Length, shape)
+				if !slices.Equal(b.read(y), got[i*hq:(i+1)*hq]) {
+					t.Errorf("sequence %d has other bits alone", i)
+				}
+				if !slices.Equal(b.read(caches[i].Keys), held[i][0]) || !slices.Equal(b.read(caches[i].Values), held[i][1]) {
+					t.Errorf("the cache of sequence %d does not hold what it should", i)
+				}
+			}
 		})
 	}
 }

@@ -81,6 +81,14 @@ func (s *suite) errors(t *testing.T) {
 		"a cache that is too small": func(b *bench) {
 			b.AttentionCached(b.empty(8), b.empty(8), b.empty(16), b.empty(16), 1, 3, attentionShape(1, 1, 8, 0))
 		},
+		"a step into a cache without room": func(b *bench) {
+			rows := []gpu.CachedRows{{Keys: b.empty(16), Values: b.empty(16), Length: 3}}
+			b.AttentionStep(b.empty(8), b.empty(8), b.empty(8), b.empty(8), rows, attentionShape(1, 1, 8, 0))
+		},
+		"a step of fewer sequences than rows": func(b *bench) {
+			rows := []gpu.CachedRows{{Keys: b.empty(16), Values: b.empty(16), Length: 1}}
+			b.AttentionStep(b.empty(16), b.empty(16), b.empty(16), b.empty(16), rows, attentionShape(1, 1, 8, 0))
+		},
 		"a target beyond the vocabulary": func(b *bench) {
 			b.CrossEntropy(make([]float64, 1), nil, nil, b.empty(4), gpu.Linear{In: 4, Out: 2, W: b.empty(8)}, []int32{2}, nil)
 		},

@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T) gpu.Device) {
 			t.Run("rope", s.rope)
 			t.Run("attention", s.attention)
 			t.Run("attention cached", s.attentionCached)
+			t.Run("attention of several sequences", s.attentionStep)
 			t.Run("swiglu and add", s.elementwise)
 			t.Run("cross-entropy", s.crossEntropy)
 			t.Run("adamw", s.adamw)

@@ -108,6 +108,24 @@ func (d *Device) AttentionCached(y, q, k, v gpu.Buffer, n, length int, s gpu.Att
 	}
 }
 
+// AttentionStep appends to caches and attends to them, sequence by sequence: on the host one has work enough for all threads.
+func (d *Device) AttentionStep(y, q, k, v gpu.Buffer, caches []gpu.CachedRows, s gpu.AttentionShape) {
+	if d.err != nil {
+		return
+	}
+	if err := gpu.CheckStep(y, q, k, v, caches, s); err != nil {
+		d.fail("AttentionStep", err)
+		return
+	}
+	hq, hk := s.Heads*s.HeadDim, s.KVHeads*s.HeadDim
+	for i, c := range caches {
+		at := (c.Length - 1) * hk
+		d.Copy(c.Keys.Slice(at, at+hk), k.Slice(i*hk, (i+1)*hk))
+		d.Copy(c.Values.Slice(at, at+hk), v.Slice(i*hk, (i+1)*hk))
+		d.AttentionCached(y.Slice(i*hq, (i+1)*hq), q.Slice(i*hq, (i+1)*hq), c.Keys, c.Values, 1, c.Length, s)
+	}
+}
+
 // SwiGLU computes y = silu(gate) · up.
 func (d *Device) SwiGLU(y, gate, up gpu.Buffer) {
 	if e := d.start("SwiGLU", y, gate, up); e != nil {

@@ -23,15 +23,21 @@ type layerCache struct {
 	base         int // the token in row 0
 }
 
-// add appends the keys and values of n tokens to the held ones and returns the whole with its length. With a window
-// it first drops what no later token sees, if there is no room.
-func (c *layerCache) add(dev gpu.Device, keys, values gpu.Buffer, held, n int) (k, v gpu.Buffer, length int) {
+// room makes room for n tokens after the held ones and returns how many rows there are then. With a window it drops what no later
+// token sees, if there is no room else.
+func (c *layerCache) room(dev gpu.Device, held, n int) (length int) {
 	if held+n-c.base > c.rows {
 		from := max(0, held-(c.window-1)) / cacheStep * cacheStep
 		c.move(dev, from-c.base, held-from)
 		c.base = from
 	}
-	at, end := held-c.base, held-c.base+n
+	return held - c.base + n
+}
+
+// add appends the keys and values of n tokens to the held ones and returns the whole with its length.
+func (c *layerCache) add(dev gpu.Device, keys, values gpu.Buffer, held, n int) (k, v gpu.Buffer, length int) {
+	end := c.room(dev, held, n)
+	at := end - n
 	dev.Copy(c.keys.Slice(at*c.width, end*c.width), keys)
 	dev.Copy(c.values.Slice(at*c.width, end*c.width), values)
 	return c.keys, c.values, end

@@ -140,6 +140,17 @@ func (d *Decoder) forward(segments []segment) (*activations, error) {
 		m.project(l, a, s, x, positions)
 		shape := m.attention(i, nil)
 		hq, hk := c.Heads*c.HeadDim, c.KVHeads*c.HeadDim
+		if len(ids) == len(segments) {
+			rows := make([]gpu.CachedRows, len(segments))
+			for j, g := range segments {
+				c := &g.seq.layers[i]
+				rows[j] = gpu.CachedRows{Keys: c.keys, Values: c.values, Length: c.room(m.dev, g.seq.n, 1)}
+			}
+			m.dev.AttentionStep(s.attn.Slice(0, len(ids)*hq), s.q.Slice(0, len(ids)*hq), s.k.Slice(0, len(ids)*hk), s.v.Slice(0, len(ids)*hk), rows, shape)
+			m.feedForward(l, a, s, x)
+			m.down(l, a, s, y)
+			continue
+		}
 		at := 0
 		for _, g := range segments {
 			n := len(g.ids)

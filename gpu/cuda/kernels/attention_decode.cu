@@ -1,26 +1,34 @@
-// Attention of a few new tokens to a cache of keys and values, which are read once: a block a key head, a share of the keys and up to
-// R of the rows (query and head) that see them. Eight elements a lane, so `lanes` of them a key; each group of lanes takes four
+// Attention of a few new tokens a sequence to caches of keys and values, which are read once: a block a sequence, a key head, a share
+// of the keys and up to R of the rows (query and head) that see them. Lengths lie in memory, so that a launch can be repeated as it
+// is while they grow; blocks beyond a sequence's shares end at once. Eight elements a lane, so `lanes` of them a key; each group of lanes takes four
 // keys at a time, all loads before the first use. attention_decode_merge adds the shares.
 struct Args {
-	float *parts;      // [splits, rows of a key head, key heads, e + 2]: output, top, sum
-	const T *q, *k, *v; // [n, H, e], [keys, G, e]
-	int n, keys, per, heads, kvheads, e, lanes, window;
+	float *parts;      // [sequences, shares, rows of a key head, key heads, e + 2]: output, top, sum
+	const T *q;        // [sequences, n, H, e]
+	const Rows *rows;  // of each sequence; 0 for one
+	Rows one;
+	int n, most, heads, kvheads, e, lanes, window;
 	float scale;
-	int wide;
+	int wide, unused;
 };
 #define KEYS 4
 
 KERNEL(attention_decode, 128)(Args a) {
 	SHARED(float, scratch); // by warp and row: output [lanes · 8], top, sum
-	int g = blockIdx.y, group = a.heads / a.kvheads, rows = a.n * group, r0 = blockIdx.z * R;
+	int g = blockIdx.y, group = a.heads / a.kvheads, rows = a.n * group, blocks = (rows + R - 1) / R;
+	int sequence = blockIdx.z / blocks, r0 = blockIdx.z % blocks * R;
+	Rows cache = a.rows ? a.rows[sequence] : a.one;
+	Shares share = shares(cache.length, a.n, a.window, a.most);
+	if ((int)blockIdx.x >= share.number) return;
 	int warp = threadIdx.x / 32, lane = threadIdx.x % 32, groups = 32 / a.lanes, mine = lane / a.lanes, i = lane % a.lanes * 8;
-	int from = blockIdx.x * a.per, to = min(from + a.per, a.keys), width = a.lanes * 8 + 2;
+	int from = blockIdx.x * share.per, to = min(from + share.per, share.keys), width = a.lanes * 8 + 2;
 	i64 step = (i64)a.kvheads * a.e;
+	const T *keys = (const T *)cache.keys + share.skip * step, *values = (const T *)cache.values + share.skip * step;
 	float scale = a.scale * 1.44269504f, q[R][8], out[R][8], top[R], sum[R];
 	UNROLL for (int r = 0; r < R; r++) {
 		int row = min(r0 + r, rows - 1);
 		UNROLL for (int c = 0; c < 8; c++) q[r][c] = out[r][c] = 0;
-		if (i < a.e) take8(q[r], a.q + ((i64)(row / group) * a.heads + g * group + row % group) * a.e + i, a.wide, a.e - i);
+		if (i < a.e) take8(q[r], a.q + ((i64)(sequence * a.n + row / group) * a.heads + g * group + row % group) * a.e + i, a.wide, a.e - i);
 		top[r] = -INFINITE, sum[r] = 0;
 	}
 	for (int base = from + warp * groups * KEYS; base < to; base += 4 * groups * KEYS) {
@@ -28,11 +36,11 @@ KERNEL(attention_decode, 128)(Args a) {
 		UNROLL for (int u = 0; u < KEYS; u++) {
 			i64 at = (i64)min(base + u * groups + mine, to - 1) * step + (i64)g * a.e + i;
 			i64 there = i < a.e ? a.e - i : 0;
-			take8(k[u], a.k + at, a.wide, there);
-			take8(v[u], a.v + at, a.wide, there);
+			take8(k[u], keys + at, a.wide, there);
+			take8(v[u], values + at, a.wide, there);
 		}
 		UNROLL for (int r = 0; r < R; r++) {
-			int last = a.keys - a.n + min(r0 + r, rows - 1) / group;
+			int last = share.keys - a.n + min(r0 + r, rows - 1) / group;
 			float p[KEYS], next = top[r];
 			UNROLL for (int u = 0; u < KEYS; u++) {
 				int key = base + u * groups + mine;
@@ -77,7 +85,7 @@ KERNEL(attention_decode, 128)(Args a) {
 		for (int w = 0; w < 4; w++) most = fmaxf(most, scratch[(w * R + r) * width + width - 2]);
 		float base2 = most == -INFINITE ? 0.f : most;
 		for (int w = 0; w < 4; w++) all += scratch[(w * R + r) * width + width - 1] * exp2_fast(scratch[(w * R + r) * width + width - 2] - base2);
-		float *part = a.parts + (((i64)blockIdx.x * rows + r0 + r) * a.kvheads + g) * (a.e + 2);
+		float *part = a.parts + ((((i64)sequence * gridDim.x + blockIdx.x) * rows + r0 + r) * a.kvheads + g) * (a.e + 2);
 		for (int c = threadIdx.x; c < a.e; c += blockDim.x) {
 			float s = 0;
 			for (int w = 0; w < 4; w++) s += scratch[(w * R + r) * width + c] * exp2_fast(scratch[(w * R + r) * width + width - 2] - base2);

@@ -66,7 +66,7 @@ var variants = map[string][]string{
 	"attention_rows": elements, "attention_delta": elements, "attention_rows_grad_q": elements, "attention_rows_grad_kv": elements,
 	"attention": widths, "attention_grad_q": widths, "attention_grad_kv": widths,
 	"attention_decode":       {"R=1 T=float", "R=1 T=u16", "R=4 T=float", "R=4 T=u16", "R=8 T=float", "R=8 T=u16"},
-	"attention_decode_merge": elements, "sample": elements,
+	"attention_decode_merge": elements, "cache_append": elements, "sample": elements,
 	"hopper_attention": widths, "hopper_attention_grad_q": widths, "attention_gather_q": single,
 	"hopper_attention_grad_kv": {"D=64 FAST=0", "D=64 FAST=1", "D=128 FAST=0", "D=128 FAST=1"},
 	"gemm_bf16":                states, "gemm_f32": single, "adamw8": single,

@@ -110,6 +110,26 @@ DEV float block_max(float v, float *scratch) {
 	return s;
 }
 
+// Rows are the keys and values of a sequence, as gpu.CachedRows.
+struct Rows {
+	u64 keys, values;
+	int length, unused;
+};
+// Shares tells how the keys that n new tokens see are shared out among blocks, at most `most`. It depends on the sequence alone, as
+// does the order of the sums.
+struct Shares {
+	int skip, keys, per, number; // keys that no query sees, the others, those of a share
+};
+DEV Shares shares(int length, int n, int window, int most) {
+	Shares s;
+	s.skip = (length - (window ? min(length, window + n - 1) : length)) / 32 * 32;
+	s.keys = length - s.skip;
+	int some = max(1, min(most, (s.keys + 127) / 128));
+	s.per = ((s.keys + some - 1) / some + 31) / 32 * 32;
+	s.number = (s.keys + s.per - 1) / s.per;
+	return s;
+}
+
 // Eight elements at once where they lie at a multiple of 16 bytes (wide), else one by one; n of them exist.
 DEV void take8(float *r, const u16 *p, int wide, i64 n) {
 	if (wide && n >= 8) {
