@@ -14,24 +14,28 @@ struct Args {
 #define KEYS 4
 
 KERNEL(attention_decode, 128)(Args a) {
-	SHARED(float, scratch); // by warp and row: output [lanes · 8], top, sum
+	SHARED(float, scratch); // by warp and row: output [lanes · 8], top, sum; then where the keys and values are
 	int g = blockIdx.y, group = a.heads / a.kvheads, rows = a.n * group, blocks = (rows + R - 1) / R;
-	int sequence = blockIdx.z / blocks, r0 = blockIdx.z % blocks * R;
-	Rows cache = a.rows ? a.rows[sequence] : a.one;
+	int r0 = blockIdx.z % blocks * R;
+	Rows cache = a.rows ? a.rows[blockIdx.z / blocks] : a.one;
 	Shares share = shares(cache.length, a.n, a.window, a.most);
 	if ((int)blockIdx.x >= share.number) return;
 	int warp = threadIdx.x / 32, lane = threadIdx.x % 32, groups = 32 / a.lanes, mine = lane / a.lanes, i = lane % a.lanes * 8;
-	int from = blockIdx.x * share.per, to = min(from + share.per, share.keys), width = a.lanes * 8 + 2;
+	int from = share.skip + blockIdx.x * share.per, to = min(from + share.per, cache.length), width = a.lanes * 8 + 2;
 	i64 step = (i64)a.kvheads * a.e;
-	const T *keys = (const T *)cache.keys + share.skip * step, *values = (const T *)cache.values + share.skip * step;
 	float scale = a.scale * 1.44269504f, q[R][8], out[R][8], top[R], sum[R];
+	volatile u64 *place = (volatile u64 *)(scratch + 4 * R * width); // read anew in each round: eight rows leave no registers for it
+	if (threadIdx.x == 0) place[0] = cache.keys, place[1] = cache.values;
+	__syncthreads();
 	UNROLL for (int r = 0; r < R; r++) {
 		int row = min(r0 + r, rows - 1);
 		UNROLL for (int c = 0; c < 8; c++) q[r][c] = out[r][c] = 0;
-		if (i < a.e) take8(q[r], a.q + ((i64)(sequence * a.n + row / group) * a.heads + g * group + row % group) * a.e + i, a.wide, a.e - i);
+		if (i < a.e) take8(q[r], a.q + ((i64)(blockIdx.z / blocks * a.n + row / group) * a.heads + g * group + row % group) * a.e + i, a.wide, a.e - i);
+		UNROLL for (int c = 0; c < 8; c++) q[r][c] *= scale;
 		top[r] = -INFINITE, sum[r] = 0;
 	}
 	for (int base = from + warp * groups * KEYS; base < to; base += 4 * groups * KEYS) {
+		const T *keys = (const T *)place[0], *values = (const T *)place[1];
 		float k[KEYS][8], v[KEYS][8];
 		UNROLL for (int u = 0; u < KEYS; u++) {
 			i64 at = (i64)min(base + u * groups + mine, to - 1) * step + (i64)g * a.e + i;
@@ -40,14 +44,14 @@ KERNEL(attention_decode, 128)(Args a) {
 			take8(v[u], values + at, a.wide, there);
 		}
 		UNROLL for (int r = 0; r < R; r++) {
-			int last = share.keys - a.n + min(r0 + r, rows - 1) / group;
+			int last = cache.length - a.n + min(r0 + r, rows - 1) / group;
 			float p[KEYS], next = top[r];
 			UNROLL for (int u = 0; u < KEYS; u++) {
 				int key = base + u * groups + mine;
 				float s = 0;
 				UNROLL for (int c = 0; c < 8; c++) s += q[r][c] * k[u][c];
 				for (int m = a.lanes / 2; m; m /= 2) s += __shfl_xor_sync(0xffffffffu, s, m);
-				p[u] = key < to && key <= last && !(a.window && key <= last - a.window) ? s * scale : -INFINITE;
+				p[u] = key < to && key <= last && !(a.window && key <= last - a.window) ? s : -INFINITE;
 				next = fmaxf(next, p[u]);
 			}
 			float base2 = next == -INFINITE ? 0.f : next, shrink = exp2_fast(top[r] - base2);
@@ -85,7 +89,7 @@ KERNEL(attention_decode, 128)(Args a) {
 		for (int w = 0; w < 4; w++) most = fmaxf(most, scratch[(w * R + r) * width + width - 2]);
 		float base2 = most == -INFINITE ? 0.f : most;
 		for (int w = 0; w < 4; w++) all += scratch[(w * R + r) * width + width - 1] * exp2_fast(scratch[(w * R + r) * width + width - 2] - base2);
-		float *part = a.parts + ((((i64)sequence * gridDim.x + blockIdx.x) * rows + r0 + r) * a.kvheads + g) * (a.e + 2);
+		float *part = a.parts + ((((i64)(blockIdx.z / blocks) * gridDim.x + blockIdx.x) * rows + r0 + r) * a.kvheads + g) * (a.e + 2);
 		for (int c = threadIdx.x; c < a.e; c += blockDim.x) {
 			float s = 0;
 			for (int w = 0; w < 4; w++) s += scratch[(w * R + r) * width + c] * exp2_fast(scratch[(w * R + r) * width + width - 2] - base2);
