@@ -293,6 +293,17 @@ func TestLongBenchEIsScoredByLength(t *testing.T) {
 	if x := metrics["longbench-e:qasper:8k+"].Samples[0]; x.Value != 100 {
 		t.Errorf("the right answer scores %v", x.Value)
 	}
+	for name, wanted := range map[string]int{"longbench-e:qasper:0-4k": 100, "longbench-e:qasper:8k+": 24, "longbench-e:overall:8k+": 1131} {
+		if got := metrics[name].Wanted; got != wanted {
+			t.Errorf("%s should have %d samples, not %d", name, got, wanted)
+		}
+	}
+	params := scoreParams(datasets.BenchmarkLongBenchE, "qasper_e")
+	params.Benchmark.MaxSamples = 3
+	metrics = p.scores(p.make("scores", params, refs{"questions": questions, "predictions": predictions})).Metrics
+	if got := metrics["longbench-e:qasper:8k+"].Wanted; got != 2 {
+		t.Errorf("of three rows one is missing, so that the bucket of one should have 2, not %d", got)
+	}
 }
 
 func TestBadBenchmarksAreRefused(t *testing.T) {

@@ -156,6 +156,18 @@ func (s *benchmarkScores) wanted(rows int) (n int, marks []string) {
 	return rows, nil
 }
 
+// wantedOf is how many of a dataset's rows there should be in a part of it whose size is not known beforehand: those that are, and all that
+// the dataset lacks of the rows it should have.
+func (s *benchmarkScores) wantedOf(refs []datasets.Reference, rows int, in func(datasets.Reference) bool) int {
+	n := max(0, rows-len(refs))
+	for _, r := range refs {
+		if in(r) {
+			n++
+		}
+	}
+	return n
+}
+
 func (s *benchmarkScores) set(name string, samples []reports.Sample, wanted int, marks []string) {
 	s.scores.Metrics[name] = reports.ScoreSet{Samples: samples, Wanted: wanted, Marks: marks}
 }
@@ -220,9 +232,10 @@ func (s *benchmarkScores) longBenchChat() {
 	s.set("LongBench-Chat Point-wise Rate", s.rated(refs, 0, func(v float64) float64 { return 10 * v }), wanted, marks)
 	s.scores.Judged = []string{paper.LongBenchChat, "LongBench-Chat Point-wise Rate"}
 	for _, lang := range []string{"en", "zh"} {
-		of := slices.DeleteFunc(slices.Clone(refs), func(r datasets.Reference) bool { return r.Category != lang })
+		in := func(r datasets.Reference) bool { return r.Category == lang }
+		of := slices.DeleteFunc(slices.Clone(refs), func(r datasets.Reference) bool { return !in(r) })
 		if len(of) > 0 {
-			s.set("longbench-chat:"+lang, s.rated(of, 0, same), 0, marks)
+			s.set("longbench-chat:"+lang, s.rated(of, 0, same), s.wantedOf(refs, wanted, in), marks)
 			s.scores.Judged = append(s.scores.Judged, "longbench-chat:"+lang)
 		}
 	}
@@ -247,7 +260,8 @@ func (s *benchmarkScores) mtBench() {
 	}
 	s.set(paper.MTBench, all, mtbench.Turns*wanted, marks)
 	for c, samples := range categories {
-		s.set("mt-bench:"+c, samples, 0, marks)
+		rows := s.wantedOf(refs, wanted, func(r datasets.Reference) bool { return r.Category == c })
+		s.set("mt-bench:"+c, samples, mtbench.Turns*rows, marks)
 	}
 	s.scores.Judged = slices.Sorted(maps.Keys(s.scores.Metrics))
 }

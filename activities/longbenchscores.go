@@ -98,10 +98,10 @@ func (s *benchmarkScores) longBench() error {
 			if b != longbench.LongBenchE {
 				continue
 			}
-			for _, bucket := range longbench.Buckets() { // how many samples a bucket should have is not known
+			for _, bucket := range longbench.Buckets() {
 				in := func(x longbench.Sample) bool { return x.Bucket == bucket }
 				if samples := samplesOf(&result, v, in); len(samples) > 0 {
-					s.set(longBenchMetric(b, d.Name+":"+string(bucket), v), samples, 0, marks)
+					s.set(longBenchMetric(b, d.Name+":"+string(bucket), v), samples, s.wantedIn(d, bucket), marks)
 				}
 			}
 		}
@@ -118,6 +118,16 @@ func (s *benchmarkScores) longBench() error {
 		s.judgedLongBench(b)
 	}
 	return nil
+}
+
+// wantedIn is how many of a dataset's rows there should be in a bucket of LongBench-E. Of how many of the first rows are in it, only the
+// file tells: rows that are missing could be in any bucket, and so make each incomplete.
+func (s *benchmarkScores) wantedIn(d longbench.Dataset, bucket longbench.Bucket) int {
+	n, marks := s.wanted(d.RowsE)
+	if marks == nil {
+		return d.BucketRows(bucket)
+	}
+	return s.wantedOf(s.references[d.Name], n, func(r datasets.Reference) bool { return longbench.BucketOf(r.Length) == bucket })
 }
 
 // longBenchVariants are the compatible score and the one without the reference scorer's defects.
@@ -187,6 +197,9 @@ func (s *benchmarkScores) averages(b longbench.Benchmark, results map[string]lon
 					continue
 				}
 				n, m := s.wanted(d.RowsIn(b))
+				if bucket != "" {
+					n = s.wantedIn(d, bucket)
+				}
 				wanted += n
 				if r, ok := results[d.Name]; ok {
 					marks = unionOf(unionOf(marks, m), reasons(&r, variant))
@@ -198,9 +211,6 @@ func (s *benchmarkScores) averages(b longbench.Benchmark, results map[string]lon
 			}
 			if len(samples) == 0 {
 				continue
-			}
-			if bucket != "" { // how many samples a bucket should have is not known
-				wanted = 0
 			}
 			s.set(longBenchMetric(b, name, variant), samples, wanted, marks)
 			if name == "overall" && b == longbench.LongBench && variant == "" {

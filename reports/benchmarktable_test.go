@@ -54,3 +54,17 @@ func TestTheBenchmarkTableShowsCorrectionsOnlyWhereTheyDiffer(t *testing.T) {
 		t.Errorf("two of 200 samples print as complete: %+v", c)
 	}
 }
+
+func TestAnAverageWithoutOneOfItsDatasetsIsIncomplete(t *testing.T) {
+	samples := groupedSamples(10, 50)
+	samples[3].Failed = true
+	set := map[string]ScoreSet{"longbench:overall": {Samples: samples, Wanted: 4}}
+	s := &Study{Cells: []CellData{{Method: "m", Scores: set}, {Method: "n", Scores: set}}}
+	m := Metric{Name: "longbench:overall"}
+	if c := s.cell(m, s.of("m")); !c.Incomplete || c.N != 3 || c.Failed != 1 {
+		t.Errorf("without y, the mean of x and y is %+v, want it incomplete", c)
+	}
+	if d := s.contrast(m, s.of("m"), s.of("n")); !strings.Contains(d.Unpaired, "y") {
+		t.Errorf("without y, the difference of the means of x and y is %+v", d)
+	}
+}

@@ -139,7 +139,7 @@ func (m Metric) samples(c *CellData) (ok []bootstrap.Sample, failed, truncated i
 		if s.Truncated {
 			truncated++
 		}
-		if s.Failed || math.IsNaN(s.Value) || math.IsInf(s.Value, 0) {
+		if !s.scored() {
 			failed++
 			continue
 		}
@@ -166,7 +166,7 @@ func (s *Study) cell(m Metric, cells []CellData) Cell {
 		ok, failed, truncated := m.samples(c)
 		out.Failed += failed
 		out.Truncated += truncated
-		if m.Bucket == nil && set.Wanted > len(set.Samples) || !there || len(ok) == 0 {
+		if m.Bucket == nil && (set.Wanted > len(set.Samples) || set.lacksGroup()) || !there || len(ok) == 0 {
 			out.Incomplete = true
 		}
 		if m.Bucket == nil {
@@ -189,6 +189,22 @@ func (s *Study) cell(m Metric, cells []CellData) Cell {
 	}
 	return out
 }
+
+// lacksGroup tells whether a group has no sample with a score: then the mean of the groups' means is over fewer groups than it says.
+func (set ScoreSet) lacksGroup() bool {
+	scored := map[string]bool{}
+	for _, x := range set.Samples {
+		scored[x.Group] = scored[x.Group] || x.scored()
+	}
+	for _, some := range scored {
+		if !some {
+			return true
+		}
+	}
+	return false
+}
+
+func (x Sample) scored() bool { return !x.Failed && !math.IsNaN(x.Value) && !math.IsInf(x.Value, 0) }
 
 // importedCell averages the means that another program computed for each seed. Without
 // samples there is no interval over seeds; a single one keeps its own.
@@ -326,6 +342,9 @@ func contrast(m Metric, as, bs []CellData, seed uint64, resamples int) Contrast 
 	}
 	pooled := poolByID(diffs)
 	if len(groups) > 0 {
+		if name := unpairedGroup(pooled, groups); name != "" {
+			return Contrast{Unpaired: fmt.Sprintf("%s, over which the mean is taken too, has no sample that both have", name)}
+		}
 		iv := meanCI(pooled, groups, seed, resamples)
 		out.Diff, out.N = iv.Mean, iv.N
 		out.Low, out.High = min(iv.Low, iv.Mean-half), max(iv.High, iv.Mean+half)
@@ -335,6 +354,21 @@ func contrast(m Metric, as, bs []CellData, seed uint64, resamples int) Contrast 
 	out.Diff, out.N = iv.Diff, iv.N
 	out.Low, out.High = min(iv.Low, iv.Diff-half), max(iv.High, iv.Diff+half)
 	return out
+}
+
+// unpairedGroup is the first group, by name, without a sample, "" if every one has some.
+func unpairedGroup(samples []bootstrap.Sample, groups map[string]string) string {
+	lacking := map[string]bool{}
+	for _, g := range groups {
+		lacking[g] = true
+	}
+	for _, x := range samples {
+		delete(lacking, groups[x.ID])
+	}
+	if len(lacking) == 0 {
+		return ""
+	}
+	return slices.Min(slices.Collect(maps.Keys(lacking)))
 }
 
 // groupsOf maps samples to their groups; it is empty for scores without groups.

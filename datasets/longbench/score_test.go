@@ -353,3 +353,18 @@ func FuzzFill(f *testing.F) {
 		}
 	})
 }
+
+func TestTheBucketsOfLongBenchEHoldAllItsSamples(t *testing.T) {
+	for _, d := range Datasets(LongBenchE) {
+		n := 0
+		for _, b := range Buckets() {
+			n += d.BucketRows(b)
+		}
+		if n != d.RowsE {
+			t.Errorf("%s has %d samples in its buckets, %d in all", d.Name, n, d.RowsE)
+		}
+	}
+	if d, _ := Lookup(LongBench, "narrativeqa"); d.BucketRows(Short) != 0 {
+		t.Errorf("narrativeqa is not part of LongBench-E")
+	}
+}
