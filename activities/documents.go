@@ -78,7 +78,7 @@ func runDocuments(ctx context.Context, j *job) error {
 			return err
 		}
 		if evaluation, err = documents.ReadEvaluation(ctx, against, p.DecontaminationNGram, p.MaxBytes); err != nil {
-			return badData("%w", err)
+			return inputError(err)
 		}
 	}
 	report, err := documents.Build(ctx, sources, p, count, evaluation, func(d datasets.Document) error {
@@ -91,7 +91,7 @@ func runDocuments(ctx context.Context, j *job) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return badData("%w", err)
+		return inputError(err)
 	}
 	if err := w.close(); err != nil {
 		return err

@@ -40,7 +40,7 @@ func mixFiles(ctx context.Context, _ *Activities, raw json.RawMessage) (map[stri
 			}
 			_, err = io.Copy(all, f)
 			if err = errors.Join(err, f.Close()); err != nil {
-				return nil, mixError(s, err)
+				return nil, mixError(s, &documents.ReadError{File: name, Err: err})
 			}
 		}
 		digests[fmt.Sprintf("mix %d", i)] = "sha256:" + hex.EncodeToString(all.Sum(nil))
@@ -49,7 +49,7 @@ func mixFiles(ctx context.Context, _ *Activities, raw json.RawMessage) (map[stri
 }
 
 func mixError(s datasets.MixSource, err error) error {
-	return badData("tokens.mix %s: %w", s.Name, err)
+	return inputError(fmt.Errorf("tokens.mix %s: %w", s.Name, err))
 }
 
 // conversationFiles finds the files of a source in the order of their names.
@@ -95,19 +95,16 @@ func conversations(ctx context.Context, s datasets.MixSource, bad func(error) er
 			return
 		}
 		for _, name := range names {
-			f, err := src.FS.Open(name)
+			r, err := documents.Open(src.FS, name)
 			if err != nil {
 				yield(datasets.Instance{}, mixError(s, err))
 				return
 			}
-			r, err := plain(f, name)
-			if err != nil {
-				yield(datasets.Instance{}, err)
-				return
-			}
 			for i, err := range chat.Read(r, name) {
 				var line *chat.LineError
-				if errors.As(err, &line) {
+				if errors.As(err, new(*documents.ReadError)) {
+					err = mixError(s, err)
+				} else if errors.As(err, &line) {
 					if err = bad(line); err == nil {
 						continue
 					}

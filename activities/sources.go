@@ -1,15 +1,11 @@
 package activities
 
 import (
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"strings"
-
-	"github.com/klauspost/compress/zstd"
 
 	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/artifact"
@@ -85,31 +81,14 @@ func openSources(ctx context.Context, list []datasets.DocumentSource) ([]documen
 	return sources, nil
 }
 
-// plain undoes a file's compression, by the ending of its name.
-func plain(f io.ReadCloser, name string) (io.ReadCloser, error) {
+// inputError types what reading input failed with: an outage is retried, as is what else the file system failed with; everything else is
+// about the input.
+func inputError(err error) error {
 	switch {
-	case strings.HasSuffix(name, ".gz"):
-		z, err := gzip.NewReader(f)
-		if err != nil {
-			return nil, errors.Join(badData("%s is not gzip: %w", name, err), f.Close())
-		}
-		return struct {
-			io.Reader
-			io.Closer
-		}{z, f}, nil
-	case strings.HasSuffix(name, ".zst"):
-		z, err := zstd.NewReader(f, zstd.WithDecoderConcurrency(1))
-		if err != nil {
-			return nil, errors.Join(badData("%s is not zstd: %w", name, err), f.Close())
-		}
-		return struct {
-			io.Reader
-			io.Closer
-		}{z, closing(func() error { z.Close(); return f.Close() })}, nil
+	case errors.Is(err, artifact.ErrUnavailable):
+		return &problem{StoreUnavailable, err}
+	case errors.As(err, new(*documents.ReadError)):
+		return err
 	}
-	return f, nil
+	return badData("%w", err)
 }
-
-type closing func() error
-
-func (c closing) Close() error { return c() }

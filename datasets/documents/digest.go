@@ -10,8 +10,9 @@ import (
 	"github.com/longalign/longalign-go/datasets"
 )
 
-// Digest hashes the names and bytes of the files that Read would read from s: what the source is, wherever it lies. What
-// cannot be read is a fact about the source too; Read reports it, by the policy for bad input.
+// Digest hashes the names and bytes of the files that Read would read from s: what the source is, wherever it lies. A file
+// that is missing or not permitted is a fact about the source too; Read reports it, by the policy for bad input. A file system that fails is
+// a *ReadError.
 func Digest(ctx context.Context, s Source) (string, error) {
 	all := sha256.New()
 	unreadable := func(e *InputError) error {
@@ -20,13 +21,16 @@ func Digest(ctx context.Context, s Source) (string, error) {
 	}
 	err := s.walk(ctx, unreadable, func(name string, _ datasets.DocumentFormat) error {
 		f, err := s.FS.Open(name)
-		if err != nil {
+		switch {
+		case err != nil && inputFault(err):
 			return unreadable(&InputError{File: name})
+		case err != nil:
+			return &ReadError{name, err}
 		}
 		defer f.Close()
 		h := sha256.New()
 		if _, err := io.Copy(h, f); err != nil {
-			return unreadable(&InputError{File: name})
+			return &ReadError{name, err}
 		}
 		fmt.Fprintf(all, "%q %x\n", name, h.Sum(nil))
 		return nil

@@ -2,7 +2,6 @@ package documents
 
 import (
 	"bytes"
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -10,36 +9,10 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/klauspost/compress/zstd"
 	"golang.org/x/text/encoding/unicode/utf32"
 
 	textunicode "golang.org/x/text/encoding/unicode"
 )
-
-// open opens a file and undoes its compression.
-func (r *reader) open(name string) (io.Reader, func(), error) {
-	f, err := r.FS.Open(name)
-	if err != nil {
-		return nil, nil, &InputError{File: name, Reason: "cannot be opened", Err: err}
-	}
-	switch {
-	case strings.HasSuffix(name, ".gz"):
-		z, err := gzip.NewReader(f)
-		if err != nil {
-			f.Close()
-			return nil, nil, &InputError{File: name, Reason: "is not gzip", Err: err}
-		}
-		return z, func() { f.Close() }, nil
-	case strings.HasSuffix(name, ".zst"):
-		z, err := zstd.NewReader(f, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(256<<20))
-		if err != nil {
-			f.Close()
-			return nil, nil, &InputError{File: name, Reason: "is not zstd", Err: err}
-		}
-		return z, func() { z.Close(); f.Close() }, nil
-	}
-	return f, func() { f.Close() }, nil
-}
 
 // whole reads a file as text, at most maxBytes of it.
 func (r *reader) whole(name string) (string, error) {
@@ -55,14 +28,14 @@ func (r *reader) whole(name string) (string, error) {
 }
 
 func (r *reader) wholeBytes(name string) ([]byte, error) {
-	in, done, err := r.open(name)
+	in, err := Open(r.FS, name)
 	if err != nil {
 		return nil, err
 	}
-	defer done()
+	defer in.Close()
 	data, err := io.ReadAll(io.LimitReader(in, r.maxBytes+1))
 	if err != nil {
-		return nil, &InputError{File: name, Reason: "cannot be read", Err: err}
+		return nil, in.blame(&InputError{File: name, Reason: "cannot be read", Err: err})
 	}
 	if int64(len(data)) > r.maxBytes {
 		return nil, &InputError{File: name, Reason: fmt.Sprintf("the document is larger than max_bytes (%d); raise it, or split the file", r.maxBytes)}
@@ -173,6 +146,8 @@ func lines(name string, in io.Reader, limit int64, yield func(number int, line [
 				return give()
 			}
 			return nil
+		case errors.As(err, new(*ReadError)):
+			return err
 		case err != nil:
 			return &InputError{File: name, Line: number, Reason: "cannot be read; the file may be cut short or damaged", Err: err}
 		}

@@ -81,7 +81,7 @@ type reader struct {
 }
 
 // Read gives every document of s, in the order of file names and places in them. It calls bad for what cannot be read; that
-// ends the reading if bad returns an error. files counts the files read.
+// ends the reading if bad returns an error. A file system that fails ends it with a *ReadError, which bad does not see. files counts the files read.
 func Read(ctx context.Context, s Source, maxBytes int64, yield func(datasets.Document) error, bad func(*InputError) error) (files int, err error) {
 	r := &reader{Source: s, maxBytes: maxBytes, yield: yield, bad: bad}
 	err = s.walk(ctx, bad, func(name string, format datasets.DocumentFormat) error {
@@ -105,6 +105,9 @@ func (s Source) walk(ctx context.Context, bad func(*InputError) error, visit fun
 	return fs.WalkDir(s.FS, ".", func(name string, entry fs.DirEntry, err error) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if err != nil && !inputFault(err) {
+			return &ReadError{name, err}
 		}
 		if err != nil {
 			if err := bad(&InputError{File: name, Reason: "cannot be opened", Err: err}); err != nil || name == "." {

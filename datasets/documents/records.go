@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"strconv"
 
 	"github.com/parquet-go/parquet-go"
@@ -16,11 +15,11 @@ import (
 
 // readJSONL reads one document a line.
 func (r *reader) readJSONL(name string) error {
-	in, done, err := r.open(name)
+	in, err := Open(r.FS, name)
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer in.Close()
 	return lines(name, in, r.maxBytes, func(number int, line []byte, err error) error {
 		if errors.Is(err, errTooLong) {
 			return r.bad(&InputError{File: name, Line: number, Reason: fmt.Sprintf("the line is longer than max_bytes (%d); raise it", r.maxBytes)})
@@ -87,24 +86,24 @@ func (r *reader) parseRecord(line []byte) (datasets.Document, error) {
 
 // readParquet reads one document a row.
 func (r *reader) readParquet(name string) (err error) {
-	// The library panics on some damaged files.
-	defer func() {
-		if p := recover(); p != nil {
-			err = &InputError{File: name, Reason: fmt.Sprintf("is damaged Parquet: %v", p)}
-		}
-	}()
-	in, done, err := r.open(name)
+	in, err := Open(r.FS, name)
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer in.Close()
+	// The library panics on some damaged files.
+	defer func() {
+		if p := recover(); p != nil {
+			err = in.blame(&InputError{File: name, Reason: fmt.Sprintf("is damaged Parquet: %v", p)})
+		}
+	}()
 	at, size, err := r.randomAccess(name, in)
 	if err != nil {
 		return err
 	}
 	file, err := parquet.OpenFile(at, size)
 	if err != nil {
-		return &InputError{File: name, Reason: "is no Parquet file", Err: err}
+		return in.blame(&InputError{File: name, Reason: "is no Parquet file", Err: err})
 	}
 	column := func(field string) int {
 		if leaf, ok := file.Schema().Lookup(field); ok && leaf.Node.Leaf() && leaf.MaxRepetitionLevel == 0 {
@@ -173,7 +172,7 @@ func (r *reader) readParquet(name string) (err error) {
 				break
 			}
 			if err != nil {
-				return &InputError{File: name, Line: number + 1, Reason: "cannot be read", Err: err}
+				return in.blame(&InputError{File: name, Line: number + 1, Reason: "cannot be read", Err: err})
 			}
 		}
 	}
@@ -182,18 +181,16 @@ func (r *reader) readParquet(name string) (err error) {
 
 // randomAccess gives a file's bytes in any order, as Parquet needs: directly, or
 // from memory where the file only streams.
-func (r *reader) randomAccess(name string, in io.Reader) (io.ReaderAt, int64, error) {
-	if at, ok := in.(io.ReaderAt); ok {
-		if f, ok := in.(interface{ Stat() (fs.FileInfo, error) }); ok {
-			if info, err := f.Stat(); err == nil {
-				return at, info.Size(), nil
-			}
+func (r *reader) randomAccess(name string, in *File) (io.ReaderAt, int64, error) {
+	if at, ok := in.raw.File.(io.ReaderAt); ok && in.in == io.Reader(in.raw) {
+		if info, err := in.raw.Stat(); err == nil {
+			return watchedAt{in.raw, at}, info.Size(), nil
 		}
 	}
 	const limit = 1 << 30
 	data, err := io.ReadAll(io.LimitReader(in, limit+1))
 	if err != nil {
-		return nil, 0, &InputError{File: name, Reason: "cannot be read", Err: err}
+		return nil, 0, in.blame(&InputError{File: name, Reason: "cannot be read", Err: err})
 	}
 	if len(data) > limit {
 		return nil, 0, &InputError{File: name, Reason: "a compressed Parquet file over 1 GiB; uncompress it, Parquet compresses by itself"}
