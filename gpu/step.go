@@ -5,6 +5,13 @@ import (
 	"fmt"
 )
 
+// Repeater is a Device to which operations that were queued before in the same way can be sent at once.
+type Repeater interface {
+	// Repeat runs queue, which queues operations. They do what they would do without; where the same ones were queued by
+	// an earlier call, on the same buffers and of the same shapes, they may begin sooner. Queue must not use Repeat itself.
+	Repeat(queue func())
+}
+
 // CachedRows are the keys and values of one sequence: the first Length rows of Keys and Values [capacity,G,E].
 type CachedRows struct {
 	Keys, Values Buffer

@@ -64,12 +64,19 @@ func alignment(address uint64) C.uint {
 	return a
 }
 
-// multiply runs p on the library, whose matrices are column-major: the product's transpose, cᵀ[n,m] = b aᵀ.
-func (c *card) multiply(p product) (bool, error) {
-	l := c.blas
-	if l == nil {
+// multiplies plans p, where that was not done before.
+func (c *card) multiplies(p product) (bool, error) {
+	if c.blas == nil {
 		return false, nil
 	}
+	plan, err := c.plan(p)
+	return plan != nil, err
+}
+
+// plan returns the library's algorithm for p, nil where it has none. Its matrices are column-major: it computes the product's
+// transpose, cᵀ[n,m] = b aᵀ.
+func (c *card) plan(p product) (unsafe.Pointer, error) {
+	l := c.blas
 	s := C.blas_shape{
 		rows: C.ulonglong(p.n), cols: C.ulonglong(p.m), inner: C.ulonglong(p.k), ldc: C.ulonglong(p.n),
 		align_a: alignment(p.b.address), align_b: alignment(p.a.address), align_c: alignment(p.c),
@@ -96,12 +103,19 @@ func (c *card) multiply(p product) (bool, error) {
 	plan, known := l.plans[s]
 	if !known {
 		if r := C.blas_plan(c.c(), l.handle, &s, workspaceBytes, &plan); r != 0 {
-			return false, &Error{Kind: Refused, Op: fmt.Sprintf("plan a product of %d × %d × %d", p.m, p.n, p.k), Text: fmt.Sprintf("cuBLASLt status %d", int(r))}
+			return nil, &Error{Kind: Refused, Op: fmt.Sprintf("plan a product of %d × %d × %d", p.m, p.n, p.k), Text: fmt.Sprintf("cuBLASLt status %d", int(r))}
 		}
 		l.plans[s] = plan
 	}
-	if plan == nil {
-		return false, nil
+	return plan, nil
+}
+
+// multiply runs p on the library.
+func (c *card) multiply(p product) error {
+	l := c.blas
+	plan, err := c.plan(p)
+	if err != nil {
+		return err
 	}
 	beta := C.float(0)
 	if p.accumulate {
@@ -109,7 +123,7 @@ func (c *card) multiply(p product) (bool, error) {
 	}
 	r := C.blas_run(c.c(), l.handle, plan, C.CUdeviceptr(p.c), C.CUdeviceptr(p.b.address), C.CUdeviceptr(p.a.address), C.CUdeviceptr(p.bias), beta, C.CUdeviceptr(l.workspace), workspaceBytes, c.s())
 	if r != 0 {
-		return false, &Error{Kind: Refused, Op: fmt.Sprintf("a product of %d × %d × %d", p.m, p.n, p.k), Text: fmt.Sprintf("cuBLASLt status %d", int(r))}
+		return &Error{Kind: Refused, Op: fmt.Sprintf("a product of %d × %d × %d", p.m, p.n, p.k), Text: fmt.Sprintf("cuBLASLt status %d", int(r))}
 	}
-	return true, nil
+	return nil
 }

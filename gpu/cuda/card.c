@@ -23,6 +23,30 @@ CUresult card_pinned(CUcontext context, void **host, size_t bytes) {
 	return r ? r : cuMemHostAlloc(host, bytes, 0);
 }
 
+CUresult card_capture(CUcontext context, CUstream stream) {
+	CUresult r = cuCtxSetCurrent(context);
+	return r ? r : cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+}
+
+CUresult card_captured(CUcontext context, CUstream stream, CUgraphExec *graph) {
+	CUgraph collected = NULL;
+	*graph = NULL;
+	CUresult r = cuCtxSetCurrent(context);
+	if (r || (r = cuStreamEndCapture(stream, &collected))) return r;
+	r = cuGraphInstantiateWithFlags(graph, collected, 0);
+	cuGraphDestroy(collected);
+	return r;
+}
+
+CUresult card_replay(CUcontext context, CUgraphExec graph, CUstream stream) {
+	CUresult r = cuCtxSetCurrent(context);
+	return r ? r : cuGraphLaunch(graph, stream);
+}
+
+void card_forget(CUcontext context, CUgraphExec graph) {
+	if (!cuCtxSetCurrent(context)) cuGraphExecDestroy(graph);
+}
+
 CUresult card_tensor_map(void *map, CUdeviceptr address, int width, int heads, int tokens, int rows) {
 	CUtensorMap m; // the driver wants it at a multiple of 64
 	cuuint64_t size[] = {(cuuint64_t)width, (cuuint64_t)heads, (cuuint64_t)tokens};

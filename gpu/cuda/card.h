@@ -12,6 +12,11 @@ CUresult card_launch(CUcontext context, CUfunction f, unsigned int gx, unsigned 
 // card_shared lets a kernel have that much dynamic shared memory.
 CUresult card_shared(CUcontext context, CUfunction f, int bytes);
 CUresult card_pinned(CUcontext context, void **host, size_t bytes);
+// card_capture begins to collect what is queued on stream; card_captured ends it and makes a graph of it, on the same thread.
+CUresult card_capture(CUcontext context, CUstream stream);
+CUresult card_captured(CUcontext context, CUstream stream, CUgraphExec *graph);
+CUresult card_replay(CUcontext context, CUgraphExec graph, CUstream stream);
+void card_forget(CUcontext context, CUgraphExec graph);
 // card_tensor_map fills the 128 bytes at map: a matrix of bfloat16 [tokens, heads, width] in boxes of 64 columns of a head and rows
 // tokens, which the copy engine swizzles by 128 bytes.
 CUresult card_tensor_map(void *map, CUdeviceptr address, int width, int heads, int tokens, int rows);

@@ -20,6 +20,9 @@ type Device struct {
 	temporary map[string]*block // memory of operations, by use
 	profile   map[string]*gpu.OpStats
 	hopper    bool // attention runs on Hopper's matrix units
+	plain     bool // Repeat makes no graphs
+	repeats   *recorder
+	recording bool // repeats is the machine
 	fast      bool // gradients of attention add up in any order
 }
 
@@ -77,6 +80,7 @@ func (d *Device) Close() error {
 		return nil
 	}
 	d.closed = true
+	d.repeats.forget()
 	err := d.m.close()
 	d.fail("Close", errors.New("the device is closed"))
 	return err
@@ -221,6 +225,11 @@ func (o *operation) rows(name string, x *Buffer, d int) int {
 func (o *operation) ints(use string, values []int32) uint64 {
 	if o.failed() || len(values) == 0 {
 		return 0
+	}
+	if o.d.recording {
+		if address := o.d.repeats.ints(o, use, values); address != 0 || o.failed() {
+			return address
+		}
 	}
 	l := o.d.lists[use]
 	if l == nil {

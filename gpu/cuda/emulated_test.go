@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"slices"
@@ -17,6 +18,42 @@ import (
 type emulated struct {
 	*emulator.Machine
 	pending *[2][]*late // transfers in and out, in order
+	tape    *tape
+}
+
+// tape is the emulator's graphs: what was queued while it was on, byte for byte.
+type tape struct {
+	on       bool
+	calls    []func() error
+	captures int
+	refuse   error // what capturing fails with
+}
+
+func (e emulated) capture(run func() error) (graph, error) {
+	e.tape.on, e.tape.calls = true, nil
+	err := run()
+	e.tape.on = false
+	e.tape.captures++
+	return e.tape.calls, errors.Join(err, e.tape.refuse)
+}
+
+func (e emulated) replay(g graph) error {
+	for _, call := range g.([]func() error) {
+		if err := call(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+func (e emulated) release(graph) {}
+
+// now queues call, or tapes it.
+func (e emulated) now(call func() error) error {
+	if e.tape.on {
+		e.tape.calls = append(e.tape.calls, call)
+		return nil
+	}
+	return call()
 }
 
 type late struct {
@@ -77,7 +114,8 @@ func (e emulated) tensorMap(t tensor) (m tensorMap, err error) {
 	m[0], m[1], m[2], m[3], m[4] = t.address, uint64(t.width), uint64(t.heads), uint64(t.tokens), uint64(t.rows)
 	return m, nil
 }
-func (e emulated) multiply(product) (bool, error) { return false, nil }
+func (e emulated) multiplies(product) (bool, error) { return false, nil }
+func (e emulated) multiply(product) error           { return errors.New("emulator: no library") }
 func (e emulated) upload(dst uint64, src []byte) error {
 	return e.move(e.Bytes(dst, len(src)), src)
 }
@@ -85,11 +123,10 @@ func (e emulated) download(dst []byte, src uint64) error {
 	return e.move(dst, e.Bytes(src, len(dst)))
 }
 func (e emulated) copy(dst, src uint64, n int) error {
-	return e.move(e.Bytes(dst, n), e.Bytes(src, n))
+	return e.now(func() error { return e.move(e.Bytes(dst, n), e.Bytes(src, n)) })
 }
 func (e emulated) zero(dst uint64, n int) error {
-	clear(e.Bytes(dst, n))
-	return nil
+	return e.now(func() error { clear(e.Bytes(dst, n)); return nil })
 }
 func (e emulated) move(dst, src []byte) error {
 	if len(dst) != len(src) {
@@ -99,7 +136,8 @@ func (e emulated) move(dst, src []byte) error {
 	return nil
 }
 func (e emulated) launch(u kernels.Unit, grid [3]uint32, threads, shared int, args []byte) error {
-	return e.Launch(u.String(), grid, threads, shared, args)
+	args = bytes.Clone(args) // the caller's may change
+	return e.now(func() error { return e.Launch(u.String(), grid, threads, shared, args) })
 }
 
 // built is the emulator's folder, for all tests of the process.
@@ -141,7 +179,7 @@ func openEmulated(t *testing.T, seed uint64) *Device {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := newDevice(emulated{m, new([2][]*late)})
+	d := newDevice(emulated{m, new([2][]*late), new(tape)})
 	t.Cleanup(func() {
 		if err := d.Close(); err != nil {
 			t.Error(err)

@@ -37,6 +37,9 @@ func TestOnAFakeDriver(t *testing.T) {
 		"a link that breaks":               "wait=220",
 		"a card that falls off the bus":    "wait=999",
 		"a launch that takes too long":     "launch=702",
+		"a driver that captures nothing":   "capture=900",
+		"a driver that makes no graphs":    "graph=801",
+		"a graph that fails":               "replay=719",
 		"a driver too old for this":        "init=222",
 		"a driver of another card":         "init=100",
 		"a driver without a card":          "count=1",
@@ -141,6 +144,28 @@ func onFakeDriver(t *testing.T) {
 	if got[0] != n-10+1 || got[9] != n-1 || got[10] != 10 || got[n-1] != n-1 {
 		t.Errorf("memory holds %v … %v", got[:11], got[n-1])
 	}
+	word := got[0]
+	d.Upload(x.Slice(0, 1), []float32{0})
+	for range 4 { // as it comes, captured, and two more
+		d.Repeat(func() {
+			for range 5 {
+				d.Add(x, x)
+			}
+		})
+	}
+	d.Download(got[:1], x.Slice(0, 1))
+	err = d.Sync()
+	if fail == "replay=719" {
+		if e := kind(err, KernelFailed); !e.Sticky() {
+			t.Errorf("%+v", e)
+		}
+		return
+	}
+	none := strings.HasPrefix(fail, "capture") || strings.HasPrefix(fail, "graph")
+	if err != nil || got[0] != 4*5 || d.repeats.replays != map[bool]int{false: 3}[none] || none != (d.repeats.broken != nil) {
+		t.Errorf("after four times five launches the word is %v, %v; %d replays, %v", got[0], err, d.repeats.replays, d.repeats.broken)
+	}
+	d.Upload(x.Slice(0, 1), []float32{word})
 	h, err := d.AllocHost(10, gpu.Float32)
 	if err != nil {
 		t.Fatal(err)
@@ -162,7 +187,7 @@ func onFakeDriver(t *testing.T) {
 		t.Errorf("out of host memory: %+v", e)
 	}
 	d.Free(x)
-	if d.Allocated() != 0 {
-		t.Errorf("%d bytes allocated after all was freed", d.Allocated())
+	if n := d.Allocated() - int64(d.repeats.lists.bytes); n != 0 {
+		t.Errorf("%d bytes allocated after all was freed", n)
 	}
 }

@@ -18,8 +18,9 @@ type machine interface {
 	copy(dst, src uint64, bytes int) error
 	zero(dst uint64, bytes int) error
 	launch(unit kernels.Unit, grid [3]uint32, threads, shared int, args []byte) error
-	// multiply runs a matrix product in the vendor's library; false means that there is none for it.
-	multiply(p product) (done bool, err error)
+	// multiplies reports whether the vendor's library has a matrix product, which multiply then queues.
+	multiplies(p product) (bool, error)
+	multiply(p product) error
 	// hopper reports whether kernels for sm_90a run, whose tiles tensorMap describes.
 	hopper() bool
 	tensorMap(t tensor) (tensorMap, error)

@@ -13,7 +13,8 @@ import (
 
 // Open opens the device called name: "host" is this machine's processor, "cuda" or "cuda:N" an NVIDIA
 // card (only in a program built with the tag cuda), "auto" the card when there is one, else the processor. "cuda:N,fast" is a card
-// whose gradients need not have the same bits from run to run; its class says so.
+// whose gradients need not have the same bits from run to run; its class says so. "cuda:N,plain" is a card that is sent each launch by
+// itself when it decodes, for looking at single kernels; its results are the same.
 func Open(ctx context.Context, name string) (gpu.Device, error) {
 	kind, index, _ := strings.Cut(name, ":")
 	switch kind {
@@ -25,16 +26,27 @@ func Open(ctx context.Context, name string) (gpu.Device, error) {
 	case "host":
 		return host.Open(host.Options{})
 	case "cuda":
-		index, mode, named := strings.Cut(index, ",")
-		if named && mode != "fast" {
-			return nil, fmt.Errorf("device %q: mode %q is not known; use fast, or none", name, mode)
+		index, list, named := strings.Cut(index, ",")
+		fast, plain := false, false
+		for mode := range strings.SplitSeq(list, ",") {
+			switch {
+			case mode == "fast":
+				fast = true
+			case mode == "plain":
+				plain = true
+			case named:
+				return nil, fmt.Errorf("device %q: mode %q is not known; use fast, plain or none", name, mode)
+			}
 		}
 		d, err := openCard(ctx, index)
 		if err != nil {
 			return nil, err
 		}
 		if f, ok := d.(interface{ SetFast(bool) }); ok {
-			f.SetFast(named)
+			f.SetFast(fast)
+		}
+		if g, ok := d.(interface{ SetGraphs(bool) }); ok {
+			g.SetGraphs(!plain)
 		}
 		return d, nil
 	}

@@ -168,6 +168,16 @@ func (d *Decoder) forward(segments []segment) (*activations, error) {
 	return a, nil
 }
 
+// forwardAgain is forward for what is run over and over, with the same number of new tokens each: a device may repeat it faster.
+func (d *Decoder) forwardAgain(segments []segment) (a *activations, err error) {
+	again, ok := d.m.dev.(gpu.Repeater)
+	if !ok {
+		return d.forward(segments)
+	}
+	again.Repeat(func() { a, err = d.forward(segments) })
+	return a, err
+}
+
 // emit computes the logits of rows [from, to) and hands each to visit with its row. The slice is reused.
 func (d *Decoder) emit(a *activations, from, to int, visit func(row int, logits []float64) error) error {
 	m, v := d.m, d.m.cfg.Vocab
@@ -223,7 +233,7 @@ func (d *Decoder) Step(seqs []*Sequence, ids []int32, visit func(i int, logits [
 		for i := start; i < end; i++ {
 			segments = append(segments, segment{seqs[i], ids[i : i+1]})
 		}
-		a, err := d.forward(segments)
+		a, err := d.forwardAgain(segments)
 		if err != nil {
 			return err
 		}

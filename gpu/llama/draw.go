@@ -24,7 +24,7 @@ func (d *Decoder) Draw(seqs []*Sequence, ids []int32, draws []gpu.Draw) (next []
 		for i := range segments {
 			segments[i] = segment{seqs[start+i], ids[start+i : start+i+1]}
 		}
-		a, err := d.forward(segments)
+		a, err := d.forwardAgain(segments)
 		if err != nil {
 			return nil, nil, err
 		}
