@@ -26,7 +26,9 @@ func newGCCommand() *cobra.Command {
 finished or saved a later one, and what interrupted uploads left behind. It only says so, unless --delete is given.
 
 Everything younger than --older-than stays: what a run is about to use is young. Less than the longest a stage takes is not
-safe while runs are under way.`,
+safe while runs are under way.
+
+A damaged run record or result may have named anything: while there is one, results and blobs stay and the exit code is 3.`,
 		Example: `  starter gc
   starter gc --list
   starter gc --delete --older-than 720h`,
@@ -76,7 +78,7 @@ func collect(ctx context.Context, store *artifact.Store, o artifact.GCOptions, l
 		if list {
 			v["objects"] = report.Garbage
 		}
-		return printJSON(stdout, v)
+		return errors.Join(printJSON(stdout, v), unreadable(report))
 	}
 	if list {
 		for _, info := range report.Garbage {
@@ -108,7 +110,7 @@ func collect(ctx context.Context, store *artifact.Store, o artifact.GCOptions, l
 		return err
 	}
 	for _, p := range report.Problems {
-		fmt.Fprintf(stdout, "unreadable, so everything it mentions stays: %v\n", p)
+		fmt.Fprintf(stdout, "unreadable, so what it may need stays: %v\n", p)
 	}
 	if len(report.Running) > 0 {
 		fmt.Fprintf(stdout, "under way: %s\n", strings.Join(report.Running, ", "))
@@ -121,7 +123,16 @@ func collect(ctx context.Context, store *artifact.Store, o artifact.GCOptions, l
 	default:
 		fmt.Fprintf(stdout, "%s would go, %s; starter gc --delete removes them\n", plural(n, "object"), size(report.Bytes))
 	}
-	return nil
+	return unreadable(report)
+}
+
+// unreadable is the error of a collection that had to leave what damaged documents may need.
+func unreadable(report *artifact.GCReport) error {
+	if len(report.Problems) == 0 {
+		return nil
+	}
+	return incompleteError{fmt.Errorf("%s cannot be read, and what it needs cannot be known, so no result and no blob may go: repair it with starter verify ID --repair, "+
+		"import its run again from an export, or remove the document itself if its run is not wanted", plural(len(report.Problems), "document"))}
 }
 
 // age is a duration in days where it has whole ones.

@@ -39,7 +39,8 @@ type GCReport struct {
 	// Running are the IDs of runs that have not ended. While there are any, all manifests stay, since such a run may
 	// be about to reuse one.
 	Running []string
-	// Problems are documents that could not be read. What they seem to refer to stays.
+	// Problems are documents that could not be read and that something may be needed by. While there are any, no result, blob
+	// or pointer that is not needed otherwise goes either: a damaged document may have lost the very names it kept.
 	Problems []error
 }
 
@@ -56,6 +57,7 @@ const (
 	staysRunning = "a run is under way, which may reuse any result"
 	staysState   = "checkpoint of a training that a run may take up again"
 	staysForeign = "not one of the store's own objects"
+	staysUnknown = "a document that cannot be read may need it"
 )
 
 func (r *GCReport) stays(info Info, reason string) {
@@ -70,9 +72,10 @@ func (r *GCReport) stays(info Info, reason string) {
 //   - Roots are all run records, everything younger than Keep, and the pointers of runs that are running or have failed
 //     (a failed run can be resumed), unless the action they belong to has its result.
 //   - A run record keeps the manifests it lists, those their inputs, and all of them their blobs. What counts is any
-//     64-digit hash in a document that is a blob's name or an action's key, so that whatever a document mentions stays,
-//     also when the document is damaged. A blob mentioned only inside another blob does not stay: name it in a manifest
-//     or a pointer's value.
+//     64-digit hash in a document that is a blob's name or an action's key. A blob mentioned only inside another blob does
+//     not stay: name it in a manifest or a pointer's value.
+//   - A run record, or a manifest or pointer that stays, that is damaged may have named anything: then all pointers,
+//     manifests and blobs stay until it is repaired or removed. A manifest with a sound later generation is repaired.
 //   - The rest goes: first pointers and manifests, then blobs, so that nothing that can be read ever names a missing
 //     blob. Everything is marked again before, and each object looked at again: a writer that finds its bytes stored
 //     already claims them, and a young claim keeps them.
@@ -201,6 +204,15 @@ type liveness struct {
 
 // keeps returns why an object stays, "" when nothing needs it.
 func (l *liveness) keeps(info Info, before time.Time) string {
+	why := l.needs(info, before)
+	if why == "" && len(l.problems) > 0 && !strings.HasPrefix(info.Key, "claims/") {
+		return staysUnknown
+	}
+	return why
+}
+
+// needs is keeps by what could be read.
+func (l *liveness) needs(info Info, before time.Time) string {
 	if !info.Modified.Before(before) {
 		return staysYoung
 	}
@@ -246,9 +258,12 @@ func (s *Store) mark(ctx context.Context, before time.Time) (*liveness, error) {
 		if err != nil {
 			return nil, err
 		}
-		text, err := s.document(ctx, info.Key, RunVersion)
+		text, there, err := s.document(ctx, info.Key, RunVersion)
 		if err != nil {
 			return nil, err
+		}
+		if !there {
+			continue
 		}
 		add(text, staysRun)
 		r, _, err := s.readRun(ctx, info.Key)
@@ -287,14 +302,21 @@ func (s *Store) mark(ctx context.Context, before time.Time) (*liveness, error) {
 		if err != nil {
 			return nil, err
 		}
-		text, err := s.document(ctx, info.Key, PointerVersion)
+		text, there, err := s.document(ctx, info.Key, PointerVersion)
 		if err != nil {
 			return nil, err
+		}
+		if !there {
+			continue
 		}
 		finished := slices.ContainsFunc(hashPattern.FindAllString(info.Key, -1), func(h string) bool { return manifests[h] != nil })
 		if !info.Modified.Before(before) || !finished && (len(l.running) > 0 || mentions(unfinished.String(), info.Key)) {
 			l.pointers[info.Key] = true
 			add(text, staysState)
+			var p Pointer
+			if err := s.unseal(info.Key, []byte(text), &p); err != nil {
+				l.problems = append(l.problems, err)
+			}
 		}
 	}
 
@@ -310,16 +332,28 @@ func (s *Store) mark(ctx context.Context, before time.Time) (*liveness, error) {
 	for len(queue) > 0 {
 		h := queue[len(queue)-1]
 		queue = queue[:len(queue)-1]
+		damaged, repaired := map[int]error{}, 0
 		for _, key := range manifests[h] {
-			text, err := s.document(ctx, key, ManifestVersion)
+			text, there, err := s.document(ctx, key, ManifestVersion)
 			if err != nil {
 				return nil, err
 			}
+			if !there {
+				continue
+			}
+			ref, _ := parseManifestKey(key)
 			var m Manifest
-			if err := s.unseal(key, []byte(text), &m); err != nil && text != "" {
-				l.problems = append(l.problems, err)
+			if err := s.unseal(key, []byte(text), &m); err != nil {
+				damaged[ref.Generation] = err
+			} else {
+				repaired = max(repaired, ref.Generation)
 			}
 			add(text, l.hashes[h])
+		}
+		for _, generation := range slices.Sorted(maps.Keys(damaged)) {
+			if generation > repaired {
+				l.problems = append(l.problems, damaged[generation])
+			}
 		}
 	}
 	return l, nil
@@ -335,21 +369,21 @@ func mentions(records, pointer string) bool {
 	return slices.ContainsFunc(hashPattern.FindAllString(name, -1), func(h string) bool { return strings.Contains(records, h) })
 }
 
-// document returns a document's text, empty when it is gone, and refuses newer versions.
-func (s *Store) document(ctx context.Context, key string, known int) (string, error) {
+// document returns a document's text and whether it is still there, and refuses newer versions.
+func (s *Store) document(ctx context.Context, key string, known int) (text string, there bool, err error) {
 	data, _, err := s.read(ctx, key, maxDocument)
 	if errors.Is(err, ErrNotFound) {
-		return "", nil
+		return "", false, nil
 	} else if err != nil {
-		return "", err
+		return "", false, err
 	}
 	var v struct {
 		Version int `json:"version"`
 	}
 	if err := json.Unmarshal(data, &v); err == nil && v.Version > known {
-		return "", &NewerError{Object: key, Version: v.Version, Known: known}
+		return "", false, &NewerError{Object: key, Version: v.Version, Known: known}
 	}
-	return string(data), nil
+	return string(data), true, nil
 }
 
 // Summary counts the garbage by kind: pointers, manifests (actions) and blobs.

@@ -229,7 +229,7 @@ func TestGCKeepsABlobThatAWriterHasJustFound(t *testing.T) {
 	}
 }
 
-func TestGCGoesByWhatDamagedDocumentsSeemToSay(t *testing.T) {
+func TestGCKeepsWhatDamagedDocumentsSeemToSay(t *testing.T) {
 	b := newTestbed(t)
 	documents := b.result("documents", "documents")
 	tokens := b.result("tokens", "tokens", documents)
@@ -244,6 +244,59 @@ func TestGCGoesByWhatDamagedDocumentsSeemToSay(t *testing.T) {
 	report := b.gc(true)
 	if len(report.Garbage) != 0 || len(report.Problems) != 2 {
 		t.Errorf("removed %v, problems %v", report.Garbage, report.Problems)
+	}
+}
+
+// What a truncated document has lost, nobody can read in it any more.
+func TestGCRemovesNothingThatADamagedDocumentMayHaveNamed(t *testing.T) {
+	for name, cut := range map[string]func([]byte) []byte{
+		"emptied":        func([]byte) []byte { return nil },
+		"cut in half":    func(b []byte) []byte { return b[:len(b)/2] },
+		"one hash lost":  func(b []byte) []byte { return hashPattern.ReplaceAll(b, []byte("?")) },
+		"another object": func([]byte) []byte { return []byte("{}") },
+	} {
+		for _, prefix := range []string{"runs/", "actions/tokens/"} {
+			t.Run(name+" "+prefix, func(t *testing.T) {
+				b := newTestbed(t)
+				tokens := b.result("tokens", "tokens", b.result("documents", "documents"))
+				b.run("done", Completed, tokens)
+				b.blob("orphan")
+				b.age(30)
+				for key, o := range b.m.objects {
+					if strings.HasPrefix(key, prefix) {
+						o.data = cut(o.data)
+						b.m.objects[key] = o
+					}
+				}
+				report := b.gc(true)
+				if len(report.Garbage) != 0 || len(report.Problems) != 1 || report.Stays[staysUnknown].Objects == 0 {
+					t.Errorf("removed %v, problems %v, stays %v", report.Garbage, report.Problems, report.Stays)
+				}
+			})
+		}
+	}
+}
+
+func TestGCGoesOnOnceADamagedManifestIsRepaired(t *testing.T) {
+	b := newTestbed(t)
+	tokens := b.result("tokens", "tokens")
+	b.run("done", Completed, tokens)
+	repaired := tokens.NextGeneration()
+	repaired.Outputs = tokens.Outputs
+	if _, err := b.PutManifest(t.Context(), repaired); err != nil {
+		t.Fatal(err)
+	}
+	orphan := b.blob("orphan")
+	b.age(30)
+	key := "actions/tokens/" + tokens.Key + "/1.json"
+	o, ok := b.m.objects[key]
+	if !ok {
+		t.Fatalf("no %s", key)
+	}
+	o.data = nil
+	b.m.objects[key] = o
+	if report := b.gc(true); len(report.Problems) != 0 || b.has(orphan) || !b.has(out(tokens)) {
+		t.Errorf("problems %v, orphan kept %v, result kept %v", report.Problems, b.has(orphan), b.has(out(tokens)))
 	}
 }
 
