@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"testing"
 
@@ -156,5 +157,39 @@ func TestGraphsAreBounded(t *testing.T) {
 	}
 	if len(d.repeats.sections) != sectionsKept || d.repeats.replays != 0 {
 		t.Errorf("%d sections, %d replays", len(d.repeats.sections), d.repeats.replays)
+	}
+}
+
+// Greedy continuations are chosen on the card; together with one that is drawn at a temperature, which takes the logits to the host,
+// they are the same.
+func TestTheCardChoosesWhatTheHostWould(t *testing.T) {
+	t.Parallel()
+	c, err := llama.Shape{Dim: 32, Layers: 1, Heads: 2, KVHeads: 1, FeedForward: 48, Vocab: 60, Context: 48}.Config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := llama.New(c, openEmulated(t, 4), gpu.BFloat16, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	greedy := []llama.Request{{Prompt: []int32{1, 2, 3}, MaxNewTokens: 5}, {Prompt: []int32{7}, MaxNewTokens: 4}}
+	there, err := m.Generate(t.Context(), greedy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, err := m.Generate(t.Context(), append(slices.Clone(greedy), llama.Request{Prompt: []int32{9}, MaxNewTokens: 5, Temperature: 1, Seed: 3}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range there {
+		if !slices.Equal(here[i].IDs, want.IDs) || here[i].Finish != want.Finish {
+			t.Errorf("prompt %d: %v on the card, %v on the host", i, want.IDs, here[i].IDs)
+		}
+		for k, p := range want.LogProbs {
+			if math.Abs(p-here[i].LogProbs[k]) > 1e-5 {
+				t.Errorf("prompt %d, token %d: log-probability %v on the card, %v on the host", i, k, p, here[i].LogProbs[k])
+			}
+		}
 	}
 }

@@ -187,9 +187,8 @@ func (m *Model) Generate(ctx context.Context, reqs []Request) ([]Completion, err
 		}
 	}()
 	// take records a drawn token and reports whether the continuation goes on.
-	take := func(r *running, logits []float64) bool {
+	take := func(r *running, id int32, lp float64) bool {
 		q, c := &reqs[r.i], &out[r.i]
-		id, lp := r.sampler.Next(logits)
 		r.last = id
 		c.IDs, c.LogProbs = append(c.IDs, id), append(c.LogProbs, lp)
 		switch {
@@ -216,7 +215,11 @@ func (m *Model) Generate(ctx context.Context, reqs []Request) ([]Completion, err
 			r := &running{i: next, seq: seq, sampler: NewSampler(reqs[next].Temperature, reqs[next].TopP, reqs[next].Seed)}
 			next++
 			var more bool
-			err = seq.Feed(prompts[r.i], false, func(_ int, logits []float64) error { more = take(r, logits); return nil })
+			err = seq.Feed(prompts[r.i], false, func(_ int, logits []float64) error {
+				id, lp := r.sampler.Next(logits)
+				more = take(r, id, lp)
+				return nil
+			})
 			if err != nil {
 				seq.Close()
 				return nil, err
@@ -234,11 +237,22 @@ func (m *Model) Generate(ctx context.Context, reqs []Request) ([]Completion, err
 			return nil, err
 		}
 		seqs, ids := make([]*Sequence, len(active)), make([]int32, len(active))
+		greedy := true
 		for k, r := range active {
 			seqs[k], ids[k] = r.seq, r.last
+			greedy = greedy && reqs[r.i].Temperature == 0
 		}
 		ended := map[int]bool{}
-		if err := d.Step(seqs, ids, func(k int, logits []float64) error { ended[k] = !take(active[k], logits); return nil }); err != nil {
+		if greedy {
+			err = d.Greedy(seqs, ids, func(k int, id int32, lp float64) error { ended[k] = !take(active[k], id, lp); return nil })
+		} else {
+			err = d.Step(seqs, ids, func(k int, logits []float64) error {
+				id, lp := active[k].sampler.Next(logits)
+				ended[k] = !take(active[k], id, lp)
+				return nil
+			})
+		}
+		if err != nil {
 			return nil, err
 		}
 		keep := active[:0:0]

@@ -190,10 +190,18 @@ func (e *engine) run() {
 		}
 		more := make([]bool, len(active))
 		reasons := make([]llama.FinishReason, len(active))
-		err := d.Step(seqs, ids, func(i int, logits []float64) error {
-			more[i], reasons[i] = active[i].take(logits)
-			return nil
-		})
+		var err error
+		if slices.ContainsFunc(active, func(j *job) bool { return j.temperature > 0 || j.top >= 0 }) { // who wants more than the likeliest token
+			err = d.Step(seqs, ids, func(i int, logits []float64) error {
+				more[i], reasons[i] = active[i].take(logits)
+				return nil
+			})
+		} else {
+			err = d.Greedy(seqs, ids, func(i int, id int32, logProb float64) error {
+				more[i], reasons[i] = active[i].accept(Token{ID: id, LogProb: logProb})
+				return nil
+			})
+		}
 		if err != nil {
 			e.lost(err, active)
 			return
@@ -275,9 +283,14 @@ func (j *job) take(logits []float64) (bool, llama.FinishReason) {
 	if j.top >= 0 {
 		t = describe(logits, id, j.top)
 	}
-	j.next = id
+	return j.accept(t)
+}
+
+// accept appends a token and reports whether the job goes on, and if not why.
+func (j *job) accept(t Token) (bool, llama.FinishReason) {
+	j.next = t.ID
 	j.count++
-	t.End = slices.Contains(j.eos, id)
+	t.End = slices.Contains(j.eos, t.ID)
 	switch goOn := j.emit(t); {
 	case t.End || !goOn:
 		return false, llama.FinishStop
