@@ -272,7 +272,7 @@ func (d *doctor) device(ctx context.Context) {
 		detail += ", driver " + i.Driver
 	}
 	if i.Kind == "host" && cardSeen() {
-		d.say("device", warns, "build with -tags cuda to train on the card", "%s; this machine has an NVIDIA card, this program was built without CUDA", detail)
+		d.say("device", warns, "mend that to train on the card", "%s; this machine has an NVIDIA card, but: %v", detail, devices.Card())
 		return
 	}
 	d.say("device", works, "", "%s", detail)

@@ -13,6 +13,11 @@ CUresult card_launch(CUcontext context, CUfunction f, unsigned int gx, unsigned 
 	return cuLaunchKernel(f, gx, gy, gz, threads, 1, 1, shared, stream, NULL, extra);
 }
 
+CUresult card_settle(CUcontext context, CUstream stream) {
+	CUresult r = cuCtxSetCurrent(context);
+	return r ? r : cuStreamSynchronize(stream);
+}
+
 CUresult card_shared(CUcontext context, CUfunction f, int bytes) {
 	CUresult r = cuCtxSetCurrent(context);
 	return r ? r : cuFuncSetAttribute(f, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes);
@@ -168,15 +173,15 @@ const char *blas_open(const char *path, size_t *version) {
 
 int blas_create(CUcontext context, void **handle) {
 	CUresult r = cuCtxSetCurrent(context);
-	return r ? (int)r : blas.create(handle);
+	return r ? -(int)r : blas.create(handle);
 }
 
 int blas_plan(CUcontext context, void *handle, const blas_shape *s, size_t workspace, void **result) {
 	*result = NULL;
 	CUresult current = cuCtxSetCurrent(context);
-	if (current) return (int)current;
+	if (current) return -(int)current;
 	plan *p = calloc(1, sizeof *p);
-	if (!p) return 0;
+	if (!p) return status_alloc_failed;
 	int in = s->in_bf16 ? type_bf16 : type_f32, out = s->out_bf16 ? type_bf16 : type_f32, r, found = 0;
 	unsigned int reduction = reduce_in_workspace;
 	void *pref = NULL;
@@ -200,7 +205,9 @@ int blas_plan(CUcontext context, void *handle, const blas_shape *s, size_t works
 	blas.pref_set(pref, pref_align_b, &s->align_b, sizeof s->align_b);
 	blas.pref_set(pref, pref_align_c, &s->align_c, sizeof s->align_c);
 	blas.pref_set(pref, pref_align_d, &s->align_c, sizeof s->align_c);
-	if (!blas.heuristic(handle, p->desc, p->a, p->b, p->c, p->c, pref, 1, &p->best, &found) && found) *result = p;
+	r = blas.heuristic(handle, p->desc, p->a, p->b, p->c, p->c, pref, 1, &p->best, &found);
+	if (r == status_not_supported) r = 0; // there is none, now and later; any other status may pass
+	else if (!r && found) *result = p;
 done:
 	if (pref) blas.pref_destroy(pref);
 	if (!*result) blas_forget(p);
@@ -225,7 +232,7 @@ int blas_run(CUcontext context, void *handle, void *which, CUdeviceptr c, CUdevi
 	plan *p = which;
 	float alpha = 1;
 	CUresult r = cuCtxSetCurrent(context);
-	if (r) return (int)r;
+	if (r) return -(int)r;
 	if (p->bias) {
 		void *at = (void *)(uintptr_t)bias;
 		int s = blas.desc_set(p->desc, desc_bias, &at, sizeof at);

@@ -63,6 +63,16 @@ func driverState() error {
 	return result("start the driver", int(r))
 }
 
+func init() {
+	codeName = func(code int) string {
+		name := C.longalignErrorName(C.CUresult(code))
+		if name == nil {
+			return ""
+		}
+		return C.GoString(name)
+	}
+}
+
 // driverMajor is the major version of CUDA that the driver serves. Without a driver it is that of the newest libraries known.
 func driverMajor() int {
 	if driverState() != nil {
@@ -71,13 +81,20 @@ func driverMajor() int {
 	return cu.Version() / 1000
 }
 
-// Present reports whether the machine has a card that Open would try.
-func Present() bool {
-	if driverState() != nil {
-		return false
+// Probe returns nil where the machine has a card that Open would try, else why not: an *Error, Absent where there is no card, not
+// so where there is a driver that fails.
+func Probe() error {
+	if err := driverState(); err != nil {
+		return err
 	}
 	n, err := cu.NumDevices()
-	return err == nil && n > 0
+	if err != nil {
+		return failure("count the devices", err)
+	}
+	if n == 0 {
+		return &Error{Kind: NoDevice, Op: "count the devices", Text: "the driver sees none"}
+	}
+	return nil
 }
 
 // Open opens card index ("" is the first). The error is an *Error.
@@ -148,7 +165,11 @@ func openCard(at int) (_ *card, err error) {
 	}
 	if c.context, err = c.device.RetainPrimaryCtx(); err != nil {
 		c.unlock()
-		return nil, failure("make a context", err)
+		err = failure("make a context", err)
+		if e, ok := err.(*Error); ok && e.Kind == OutOfMemory { // some hundred MiB, which nobody can offload
+			e.Kind, e.Text = Busy, "no memory is left for a context: another process has filled the card"
+		}
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -172,11 +193,12 @@ func openCard(at int) (_ *card, err error) {
 		return nil, failure("open", err)
 	}
 	var usable int64
-	if err = c.on("measure memory", func() (err error) {
-		usable, _, err = cu.MemInfo()
-		return err
-	}); err != nil {
+	if usable, _, err = c.memory(); err != nil {
 		return nil, err
+	}
+	processors, err := c.device.Attribute(cu.MultiprocessorCount)
+	if err != nil {
+		return nil, failure("open", err)
 	}
 	products := "own"
 	if c.blas != nil {
@@ -184,10 +206,19 @@ func openCard(at int) (_ *card, err error) {
 	}
 	v := cu.Version()
 	c.description = gpu.Info{
-		Kind: "cuda", Name: name, Class: fmt.Sprintf("cuda/sm_%d%d/%s/nvrtc-%s", major, minor, products, c.compiler.version),
+		Kind: "cuda", Name: name, Class: fmt.Sprintf("cuda/sm_%d%d-%d/%s/nvrtc-%s", major, minor, processors, products, c.compiler.version),
 		Driver: fmt.Sprintf("CUDA %d.%d", v/1000, v%1000/10), UUID: "GPU-" + id.String(), Memory: max(usable-scratchBytes, 0), HostMemory: host.UsableMemory(),
 	}
 	return c, nil
+}
+
+// memory returns the bytes that are free on the card, and all of its bytes.
+func (c *card) memory() (free, total int64, err error) {
+	err = c.on("measure memory", func() (err error) {
+		free, total, err = cu.MemInfo()
+		return err
+	})
+	return free, total, err
 }
 
 func (c *card) info() gpu.Info { return c.description }
@@ -220,10 +251,7 @@ func (c *card) alloc(bytes int) (address uint64, err error) {
 	}
 	if e, ok := err.(*Error); ok && e.Kind == OutOfMemory {
 		e.Asked = int64(bytes)
-		c.on("measure memory", func() (err error) {
-			e.Free, e.Total, err = cu.MemInfo()
-			return err
-		})
+		e.Free, e.Total, _ = c.memory()
 	}
 	return address, err
 }

@@ -6,6 +6,11 @@
 
 // The lazy driver's own: whether a driver was found, and what its cuInit said.
 CUresult longalignDriverStatus(int *loaded);
+// The driver's name of a code, or NULL.
+const char *longalignErrorName(CUresult code);
+
+// card_settle waits for the stream and returns what the driver then says of it.
+CUresult card_settle(CUcontext context, CUstream stream);
 
 // card_launch starts a kernel whose one parameter is the n bytes at args.
 CUresult card_launch(CUcontext context, CUfunction f, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int threads, unsigned int shared, CUstream stream, void *args, size_t n);
@@ -27,6 +32,8 @@ const char *nvrtc_open(const char *path, const char *builtins, nvrtc_facts *fact
 // nvrtc_compile returns 0 and the machine code (cubin set) or PTX in *out, which the caller frees; the log comes in either case.
 int nvrtc_compile(const char *source, const char *name, const char **options, int n, int cubin, char **out, size_t *size, char **log);
 
+enum { status_alloc_failed = 3, status_not_supported = 15 }; // of the matrix library
+
 // The matrix library. A plan is a shape with its algorithm.
 typedef struct {
 	int transpose_a, transpose_b; // column-major: c[rows, cols] = op(a) op(b)
@@ -36,6 +43,7 @@ typedef struct {
 	unsigned int align_a, align_b, align_c;
 } blas_shape;
 const char *blas_open(const char *path, size_t *version);
+// The calls below return 0, the library's status, or a code of the driver below zero.
 int blas_create(CUcontext context, void **handle);
 // blas_plan returns 0 with *plan NULL where the library has no algorithm for the shape.
 int blas_plan(CUcontext context, void *handle, const blas_shape *shape, size_t workspace, void **plan);

@@ -32,15 +32,27 @@ func TestOnAFakeMatrixLibrary(t *testing.T) {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestOnAFakeMatrixLibrary$", "-test.v")
 	libraries := dir + string(os.PathListSeparator) + os.Getenv("LONGALIGN_CUDA_LIBRARIES")
-	cmd.Env = append(os.Environ(), "LONGALIGN_LIBCUDA="+filepath.Join(dir, "libfake.so"), "LONGALIGN_CUDA_LIBRARIES="+libraries, "LONGALIGN_CUDA_ATTENTION=mma", "XDG_CACHE_HOME="+dir)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if strings.Contains(string(out), "--- SKIP") {
-		t.Skipf("%s", out)
+	for name, tt := range map[string]struct{ driver, library string }{
+		"products have the host's values":             {},
+		"an address fault shows in a product":         {"wait=700", "run=13"},
+		"a memory error shows in a product":           {"wait=214", "run=13"},
+		"a launch fails and the driver knows of none": {"", "run=13"},
+		"memory runs out while a product is planned":  {"", "plan=3"},
+		"a product has no algorithm":                  {"", "never=15"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command(os.Args[0], "-test.run=^TestOnAFakeMatrixLibrary$", "-test.v")
+			cmd.Env = append(os.Environ(), "LONGALIGN_LIBCUDA="+filepath.Join(dir, "libfake.so"), "LONGALIGN_CUDA_LIBRARIES="+libraries, "LONGALIGN_CUDA_ATTENTION=mma",
+				"XDG_CACHE_HOME="+dir, "TMPDIR="+t.TempDir(), "FAKE_BLAS="+tt.library, "FAKE_FAIL="+tt.driver)
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			if strings.Contains(string(out), "--- SKIP") {
+				t.Skipf("%s", out)
+			}
+		})
 	}
 }
 
@@ -64,6 +76,37 @@ func onFakeMatrixLibrary(t *testing.T) {
 	defer h.Close()
 	o := &oracle{T: t, host: h, card: d, rng: rand.New(rand.NewPCG(1, 2))}
 	const rows, in, out = 5, 7, 3
+	if fails := os.Getenv("FAKE_BLAS"); fails != "" {
+		x, y, w := o.buffer(rows*in, gpu.Float32), o.buffer(rows*out, gpu.Float32), o.buffer(in*out, gpu.Float32)
+		d.Linear(y.card, x.card, gpu.Linear{In: in, Out: out, W: w.card})
+		wants := map[string]struct {
+			kind   Kind
+			sticky bool
+		}{
+			"run=13 wait=700": {KernelFailed, true}, "run=13 wait=214": {Hardware, true}, "run=13 ": {Refused, false}, "plan=3 ": {OutOfHostMemory, false},
+		}
+		want, ok := wants[fails+" "+os.Getenv("FAKE_FAIL")]
+		switch {
+		case !ok && (d.err != nil || len(d.m.(*card).blas.plans) != 1):
+			t.Errorf("a product without an algorithm ends with %v", d.err)
+		case ok && (!errors.As(d.err, &e) || e.Kind != want.kind || e.Sticky() != want.sticky):
+			t.Errorf("got %v, want it to be %q", d.err, want.kind)
+		case ok && len(d.m.(*card).blas.plans) > 1:
+			t.Error("a plan that failed is kept")
+		}
+		d.err = nil
+		return
+	}
+	for n := range 2 * mostPlans {
+		x, y, w := o.buffer((n+1)*2, gpu.Float32), o.buffer((n+1)*2, gpu.Float32), o.buffer(2*2, gpu.Float32)
+		d.Linear(y.card, x.card, gpu.Linear{In: 2, Out: 2, W: w.card})
+		d.Free(x.card)
+		d.Free(y.card)
+		d.Free(w.card)
+	}
+	if n := len(d.m.(*card).blas.plans); n != mostPlans || d.err != nil {
+		t.Errorf("%d plans are kept, %v", n, d.err)
+	}
 	for _, dtype := range []gpu.DType{gpu.Float32, gpu.BFloat16} {
 		tolerance := 1e-6
 		if dtype == gpu.BFloat16 {

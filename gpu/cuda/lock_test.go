@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -45,7 +46,31 @@ func TestOneProcessHoldsACard(t *testing.T) {
 		t.Errorf("a card that was given back: %v, %s", err, out)
 	}
 	var e *Error
-	if _, err := takeLock("/dev/null", "GPU-2"); err == nil || errors.As(err, &e) {
+	if _, err := takeLock("/dev/null", "GPU-2"); !errors.As(err, &e) || e.Kind != NoLock || !e.Elsewhere() || e.Sticky() {
 		t.Errorf("no place for the lock: %v", err)
+	}
+}
+
+// Another user's lock file is opened without the wish to create it, and locked even where it can only be read.
+func TestALockFileOfAnotherUserIsLocked(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "longalign-GPU-3.lock")
+	if err := os.WriteFile(path, []byte("1\n"), 0o444); err != nil {
+		t.Fatal(err)
+	}
+	release, err := takeLock(dir, "GPU-3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if err := os.Symlink(filepath.Join(dir, "elsewhere"), filepath.Join(dir, "longalign-GPU-4.lock")); err != nil {
+		t.Fatal(err)
+	}
+	var e *Error
+	if _, err := takeLock(dir, "GPU-4"); !errors.As(err, &e) || e.Kind != NoLock {
+		t.Errorf("a link in place of the file: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "elsewhere")); err == nil {
+		t.Error("a link led to a new file")
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/longalign/longalign-go/gpu/cuda"
 )
 
-func cardPresent() bool { return cuda.Present() }
+func probe() error { return cuda.Probe() }
 
 func openCard(ctx context.Context, index string) (gpu.Device, error) {
 	d, err := cuda.Open(ctx, index)

@@ -4,6 +4,7 @@ package devices
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -11,18 +12,27 @@ import (
 	"github.com/longalign/longalign-go/gpu/host"
 )
 
+// Card returns nil where the machine has an NVIDIA card that this program would try to open, else why not, and what to do.
+func Card() error { return probe() }
+
 // Open opens the device called name: "host" is this machine's processor, "cuda" or "cuda:N" an NVIDIA
-// card (only in a program built with the tag cuda), "auto" the card when there is one, else the processor. "cuda:N,fast" is a card
-// whose gradients need not have the same bits from run to run; its class says so. "cuda:N,plain" is a card that is sent each launch by
-// itself when it decodes, for looking at single kernels; its results are the same.
+// card (only in a program built with the tag cuda), "auto" the card when there is one, else the processor; a card whose driver fails
+// is an error, for a training on the processor instead would not end. "cuda:N,fast" is a card whose gradients need not have the same
+// bits from run to run; its class says so. "cuda:N,plain" is a card that is sent each launch by itself when it decodes, for looking at
+// single kernels; its results are the same.
 func Open(ctx context.Context, name string) (gpu.Device, error) {
 	kind, index, _ := strings.Cut(name, ":")
 	switch kind {
 	case "auto", "":
-		if cardPresent() {
+		var none interface{ Absent() bool }
+		err := Card()
+		switch {
+		case err == nil:
 			return openCard(ctx, "")
+		case errors.As(err, &none) && none.Absent():
+			return host.Open(host.Options{})
 		}
-		return host.Open(host.Options{})
+		return nil, fmt.Errorf("this machine has a driver for cards that fails (device: host does without): %w", err)
 	case "host":
 		return host.Open(host.Options{})
 	case "cuda":

@@ -8,7 +8,7 @@ import (
 	"github.com/longalign/longalign-go/gpu"
 )
 
-func cardPresent() bool { return false }
+func probe() error { return notBuilt{} }
 
 func openCard(context.Context, string) (gpu.Device, error) { return nil, notBuilt{} }
 
@@ -21,6 +21,9 @@ func (notBuilt) Error() string {
 
 // Elsewhere reports true: a worker built with CUDA can do the work.
 func (notBuilt) Elsewhere() bool { return true }
+
+// Absent reports true: what cannot be seen is not there.
+func (notBuilt) Absent() bool { return true }
 
 // Sticky reports false.
 func (notBuilt) Sticky() bool { return false }

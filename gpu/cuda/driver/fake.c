@@ -13,7 +13,16 @@ static CUresult failing(const char *call) {
 	return f && !strncmp(f, call, n) && f[n] == '=' ? (CUresult)atoi(f + n + 1) : CUDA_SUCCESS;
 }
 
-CUresult cuInit(unsigned int flags) { (void)flags; return failing("init"); }
+CUresult cuInit(unsigned int flags) {
+	static int calls;
+	(void)flags;
+	if (failing("slow")) return calls++ < 6 ? failing("slow") : CUDA_SUCCESS; /* ready at last */
+	return failing("init");
+}
+CUresult cuGetErrorName(CUresult code, const char **name) {
+	*name = code == CUDA_ERROR_SYSTEM_NOT_READY ? "CUDA_ERROR_SYSTEM_NOT_READY" : code == CUDA_ERROR_ILLEGAL_ADDRESS ? "CUDA_ERROR_ILLEGAL_ADDRESS" : NULL;
+	return *name ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
 CUresult cuDriverGetVersion(int *v) { *v = 12040; return 0; }
 CUresult cuDeviceGetCount(int *n) { *n = failing("count") ? 0 : 1; return 0; }
 CUresult cuDeviceGet(CUdevice *d, int i) { *d = i; return 0; }
@@ -22,7 +31,7 @@ CUresult cuDeviceGetUuid(CUuuid *u, CUdevice d) { (void)d; memset(u, 0x11, sizeo
 CUresult cuDeviceTotalMem_v2(size_t *n, CUdevice d) { (void)d; *n = (size_t)80 << 30; return 0; }
 CUresult cuDeviceGetAttribute(int *v, CUdevice_attribute which, CUdevice d) {
 	(void)d;
-	*v = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? (failing("old") ? 7 : 9) : 0;
+	*v = which == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? (failing("old") ? 7 : 9) : which == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT ? 132 : 0;
 	return 0;
 }
 CUresult cuDevicePrimaryCtxRetain(CUcontext *c, CUdevice d) { (void)d; *c = (CUcontext)8; return failing("context"); }

@@ -32,9 +32,24 @@ static void *find(const char *name, CUresult *failure) {
 CUresult cuInit(unsigned int flags) { (void)flags; return CUDA_SUCCESS; }
 
 CUresult longalignDriverStatus(int *loaded) {
+	static pthread_mutex_t again = PTHREAD_MUTEX_INITIALIZER;
 	pthread_once(&once, start);
 	*loaded = driver != NULL;
+	if (started == CUDA_ERROR_SYSTEM_NOT_READY) { /* it may be by now */
+		pthread_mutex_lock(&again);
+		CUresult (*init)(unsigned int) = (CUresult (*)(unsigned int))dlsym(driver, "cuInit");
+		started = init(0);
+		pthread_mutex_unlock(&again);
+	}
 	return started;
+}
+
+/* The driver's name of a code. It asks a driver that does not start, too. */
+const char *longalignErrorName(CUresult code) {
+	pthread_once(&once, start);
+	CUresult (*name)(CUresult, const char **) = driver ? (CUresult (*)(CUresult, const char **))dlsym(driver, "cuGetErrorName") : NULL;
+	const char *text = NULL;
+	return name && name(code, &text) == CUDA_SUCCESS ? text : NULL;
 }
 
 #define CALL(name, parameters, arguments)                                              \
