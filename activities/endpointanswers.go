@@ -156,7 +156,7 @@ func (e *engine) ask(ctx context.Context, t *asker, q datasets.Question) (datase
 
 // failsAlone tells whether an endpoint's error concerns one request only.
 func failsAlone(err error) bool {
-	return errors.Is(err, instructions.ErrRejected) || errors.Is(err, instructions.ErrMalformed)
+	return errors.Is(err, instructions.ErrRejected) || errors.Is(err, instructions.ErrMalformed) || errors.Is(err, instructions.ErrUnanswered)
 }
 
 // asker is an endpoint's teacher with what this stage may spend.

@@ -208,6 +208,9 @@ func (j *job) putRequests(ctx context.Context, r RequestsReport) error {
 		for problem, n := range r.Usage.Problems {
 			j.count("requests "+string(problem), int64(n))
 		}
+		j.count("replies without numbers of tokens, estimated", int64(r.Usage.Estimated))
+		j.count("tries charged without a reply, at most", int64(r.Usage.Lost))
+		j.count("probes", int64(r.Usage.Probes))
 		j.count("replies truncated", int64(r.Usage.Truncated))
 		j.count("replies refused", int64(r.Usage.Refused))
 	}

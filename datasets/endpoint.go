@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -61,7 +62,30 @@ func (p EndpointParams) Defaults() EndpointParams {
 	return p
 }
 
-var environmentName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+// environmentName is narrower than systems are: keys of several services (hf_…, gsk_…) would be names with small letters.
+var environmentName = regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`)
+
+// keyPrefix begins the keys of well-known services.
+var keyPrefix = regexp.MustCompile(`^(?i:sk|rk|pk)[-_]|^(?:hf_|gsk_|xai-|pplx-|r8_|nvapi-|glpat-|ghp_|gho_|github_pat_|AIza|AKIA|ASIA|eyJ|fw_|tgp_|dsk-|co-|Bearer\b)`)
+
+// keyRun is what keys consist of, as long as they are at least.
+var keyRun = regexp.MustCompile(`^[A-Za-z0-9_+/=-]{24,}$`)
+
+// looksLikeKey tells that s is probably a secret and not the name of a variable or file: it begins as keys of well-known services do, or is a long
+// mixture of letters and digits.
+func looksLikeKey(s string) bool {
+	s = strings.TrimSpace(s)
+	if keyPrefix.MatchString(s) {
+		return len(s) >= 12
+	}
+	if !keyRun.MatchString(s) || strings.Contains(s, "/") && !strings.ContainsAny(s, "+=") {
+		return false
+	}
+	digits := strings.ContainsAny(s, "0123456789")
+	upper, lower := strings.ToLower(s) != s, strings.ToUpper(s) != s
+	words := strings.ContainsAny(s, "_-")
+	return digits && (upper && lower || lower && !words || upper && !words)
+}
 
 // Validate says what is wrong with p, after Defaults. Its errors never repeat what may be a secret.
 func (p EndpointParams) Validate() error {
@@ -87,8 +111,10 @@ func (p EndpointParams) Validate() error {
 		return paramError("top_p", "%v is not above 0 and at most 1", *p.TopP)
 	case p.KeyEnv != "" && p.KeyFile != "":
 		return paramError("key_env", "there is key_file, too; name one of them")
-	case p.KeyEnv != "" && (!environmentName.MatchString(p.KeyEnv) || len(p.KeyEnv) > 64):
-		return paramError("key_env", "it is no name of an environment variable; if it is the key itself, take it out of the file and replace the key")
+	case p.KeyEnv != "" && (!environmentName.MatchString(p.KeyEnv) || len(p.KeyEnv) > 64 || looksLikeKey(p.KeyEnv)):
+		return paramError("key_env", "it is no name of an environment variable in capitals, such as OPENAI_API_KEY; if it is the key itself, take it out of the file and replace the key")
+	case p.KeyFile != "" && looksLikeKey(p.KeyFile):
+		return paramError("key_file", "it looks like a key, not like the path of a file; if it is the key itself, take it out of the file and replace the key; a file that is called so can be written with its directory, ./ for the current one")
 	case !(p.RequestsPerMinute >= 0):
 		return paramError("requests_per_minute", "a limit cannot be negative; leave it out for none")
 	case !(p.TokensPerMinute >= 0):

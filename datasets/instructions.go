@@ -92,9 +92,10 @@ type TeacherRequest struct {
 // TeacherReply is a teacher's text and what it used.
 type TeacherReply struct {
 	Text string `json:"text"`
-	// InputTokens and OutputTokens are as billed, 0 where unknown.
-	InputTokens  int `json:"input_tokens,omitempty"`
-	OutputTokens int `json:"output_tokens,omitempty"`
+	// InputTokens and OutputTokens are as billed. Estimated tells that the service did not say, and they are guessed from the texts.
+	InputTokens  int  `json:"input_tokens,omitempty"`
+	OutputTokens int  `json:"output_tokens,omitempty"`
+	Estimated    bool `json:"estimated,omitempty"`
 	// Finish is why the text ended: stop, length, refusal; empty means stop.
 	Finish string `json:"finish,omitempty"`
 	// QuestionKind and Needle are known to the offline teacher only.

@@ -378,8 +378,8 @@ func (d *doctor) endpoints(ctx context.Context, spec workflows.Spec) {
 		asking, cancel := context.WithTimeout(ctx, 20*time.Second)
 		start := time.Now()
 		var last llm.Problem
-		_, err = e.Ask(asking, []datasets.Message{{Role: datasets.RoleUser, Content: "Say yes."}}, func() {}, func(p llm.Problem) {
-			if last = p; p == llm.Unreachable {
+		_, err = e.Ask(asking, []datasets.Message{{Role: datasets.RoleUser, Content: "Say yes."}}, func(context.Context) error { return nil }, func(e *llm.CallError) {
+			if last = e.Problem; last == llm.Unreachable {
 				cancel() // a service that is not there will not be in some seconds either
 			}
 		})

@@ -75,7 +75,9 @@ func (c *claude) complete(ctx context.Context, key string, messages []datasets.M
 		}
 	}
 	if len(r.Content) == 0 && r.StopReason == "" {
-		return datasets.TeacherReply{}, &CallError{Problem: Malformed, Message: "the reply has no content"}
+		e := noChoices(r.RawJSON())
+		e.Message = strings.Replace(e.Message, "choices", "content", 1)
+		return datasets.TeacherReply{}, e
 	}
 	reply := datasets.TeacherReply{
 		Text: text.String(), Finish: finishStop, OutputTokens: int(r.Usage.OutputTokens),
@@ -87,5 +89,6 @@ func (c *claude) complete(ctx context.Context, key string, messages []datasets.M
 	case anthropic.StopReasonRefusal:
 		reply.Finish = finishRefusal
 	}
+	estimateUsage(&reply, messages, "")
 	return reply, nil
 }

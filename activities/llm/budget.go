@@ -2,6 +2,7 @@ package llm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -19,8 +20,9 @@ func (e *BudgetError) Error() string {
 }
 
 // Budget caps what the replies of one stage cost, over all its shards and workers. Each part of the stage holds an allowance in a ledger
-// in the store, and raises it before it spends more: the allowances' sum never passes the cap. A part that is done, or begun again,
-// gives back what it did not spend.
+// in the store, and raises it before it spends more: the allowances' sum never passes the cap. An attempt at a part adds to the
+// allowance and takes back only what it added itself and did not spend: what an earlier attempt was allowed stands for what it may have
+// spent, and the replies of its that are in the journal are taken to be paid from it.
 type Budget struct {
 	store   *artifact.Store
 	journal string
@@ -29,9 +31,12 @@ type Budget struct {
 	cap     float64
 
 	mu       sync.Mutex
-	allowed  float64 // in the ledger
-	used     float64 // by replies
-	promised float64 // to requests under way
+	looked   bool    // earlier is known
+	earlier  float64 // USD in the ledger from earlier attempts at this part
+	added    float64 // USD that this attempt has in the ledger
+	replayed float64 // USD that replies from the journal and lost tries of earlier attempts cost
+	spent    float64 // USD that this attempt spent
+	promised float64 // USD, to requests under way
 }
 
 // ledger is what the parts of a stage may spend.
@@ -44,46 +49,61 @@ func NewBudget(store *artifact.Store, journal, key, part string, cap float64) *B
 	return &Budget{store: store, journal: journal, entry: "budget/" + key, part: part, cap: cap}
 }
 
+// own is what this attempt needs to have in the ledger, besides earlier ones.
+func (b *Budget) own() float64 { return max(0, b.replayed-b.earlier) + b.spent + b.promised }
+
 // promise takes the most a request can cost out of the budget.
 func (b *Budget) promise(ctx context.Context, most float64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.cap <= 0 {
-		b.promised += most
-		return nil
-	}
-	if need := b.used + b.promised + most; need > b.allowed {
-		// A hundredth of the cap at a time keeps writes of the ledger rare; near the cap every request counts.
-		if err := b.allow(ctx, need, need+b.cap/100); err != nil {
+	if b.cap > 0 {
+		if err := b.look(ctx); err != nil {
 			return err
+		}
+		if need := b.own() + most; need > b.added {
+			// A hundredth of the cap at a time keeps writes of the ledger rare; near the cap every request counts.
+			if err := b.allow(ctx, need, need+b.cap/100); err != nil {
+				return err
+			}
 		}
 	}
 	b.promised += most
 	return nil
 }
 
-// allow raises this part's allowance to enough, or at least to need.
+// look reads what earlier attempts at this part were allowed.
+func (b *Budget) look(ctx context.Context) error {
+	if b.looked {
+		return nil
+	}
+	var l ledger
+	if err := b.store.Entry(ctx, b.journal, b.entry, &l); err != nil && !errors.Is(err, artifact.ErrNotFound) {
+		return err
+	}
+	b.earlier, b.looked = l.Allowed[b.part], true
+	return nil
+}
+
+// allow raises what this attempt has in the ledger to enough, or at least to need.
 func (b *Budget) allow(ctx context.Context, need, enough float64) error {
-	allowed := 0.0
+	more := 0.0
 	err := artifact.UpdateEntry(ctx, b.store, b.journal, b.entry, func(l *ledger) error {
-		others := 0.0
-		for part, usd := range l.Allowed {
-			if part != b.part {
-				others += usd
-			}
+		total := 0.0
+		for _, usd := range l.Allowed {
+			total += usd
 		}
-		if others+need > b.cap {
-			return &BudgetError{Cap: b.cap, Spent: others + b.used + b.promised, Next: need - b.used - b.promised}
+		if total+need-b.added > b.cap {
+			return &BudgetError{Cap: b.cap, Spent: total - b.added + b.own(), Next: need - b.own()}
 		}
-		allowed = min(enough, b.cap-others)
+		more = min(enough-b.added, b.cap-total)
 		if l.Allowed == nil {
 			l.Allowed = map[string]float64{}
 		}
-		l.Allowed[b.part] = allowed
+		l.Allowed[b.part] += more
 		return nil
 	})
 	if err == nil {
-		b.allowed = allowed
+		b.added += more
 	}
 	return err
 }
@@ -93,28 +113,40 @@ func (b *Budget) settle(most, cost float64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.promised -= most
-	b.used += cost
+	b.spent += cost
+}
+
+// replay notes what an earlier attempt paid.
+func (b *Budget) replay(cost float64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.replayed += cost
 }
 
 // Used is what the replies cost so far.
 func (b *Budget) Used() float64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.used
+	return b.replayed + b.spent
 }
 
-// Close gives back what the part may still spend.
+// Close gives back what this attempt may still spend.
 func (b *Budget) Close(ctx context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.cap <= 0 {
+	rest := b.added - b.own()
+	if b.cap <= 0 || rest == 0 {
 		return nil
 	}
-	return artifact.UpdateEntry(ctx, b.store, b.journal, b.entry, func(l *ledger) error {
+	err := artifact.UpdateEntry(ctx, b.store, b.journal, b.entry, func(l *ledger) error {
 		if l.Allowed == nil {
 			l.Allowed = map[string]float64{}
 		}
-		l.Allowed[b.part] = b.used
+		l.Allowed[b.part] -= rest
 		return nil
 	})
+	if err == nil {
+		b.added -= rest
+	}
+	return err
 }

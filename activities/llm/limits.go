@@ -187,6 +187,17 @@ func retryAfter(h http.Header, now time.Time) time.Duration {
 	return 0
 }
 
+// estimateUsage fills in what a service does not say about its reply: it may be billed all the same. hidden is text that was made and is not
+// part of the reply.
+func estimateUsage(r *datasets.TeacherReply, messages []datasets.Message, hidden string) {
+	if r.InputTokens == 0 {
+		r.InputTokens, r.Estimated = estimateTokens(messages), true
+	}
+	if r.OutputTokens == 0 && r.Text+hidden != "" {
+		r.OutputTokens, r.Estimated = estimateTokens([]datasets.Message{{Content: r.Text + hidden}}), true
+	}
+}
+
 // estimateTokens guesses a prompt's length without its model's tokenizer: four ASCII bytes make a token, other characters are one each.
 func estimateTokens(messages []datasets.Message) int {
 	n := 0

@@ -27,6 +27,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -44,9 +45,11 @@ const (
 	ServerError Problem = "server error" // 408, 409 and 5xx; tried again
 	TimedOut    Problem = "timed out"    // no reply within the endpoint's timeout; tried again
 	Unreachable Problem = "unreachable"  // no connection, or one that broke; tried again
-	Malformed   Problem = "malformed"    // a reply that is none; tried again
-	Rejected    Problem = "rejected"     // this request cannot be served, for example as too long; not tried again
-	Denied      Problem = "denied"       // key, model or account; no request can be served
+	// When every try ends in one of those three while the service answers other requests, it is this request: CallError.Alone.
+
+	Malformed Problem = "malformed" // a reply that is none; tried again
+	Rejected  Problem = "rejected"  // this request cannot be served, for example as too long; not tried again
+	Denied    Problem = "denied"    // key, model or account; no request can be served
 )
 
 // CallError is a request that got no reply that can be used.
@@ -56,6 +59,10 @@ type CallError struct {
 	Message string        // the service's, without secrets
 	After   time.Duration // when the service said to come back; 0 when it did not
 	Tries   int
+	// Billed tells that the service may have charged for the try: it had begun to answer, or was not waited for.
+	Billed bool
+	// Alone tells that the service answers others: waiting would not help this request.
+	Alone bool
 }
 
 // Error reads "the endpoint rejected the request (400): …".
@@ -67,6 +74,9 @@ func (e *CallError) Error() string {
 	}
 	if e.Tries > 1 {
 		fmt.Fprintf(&b, " after %d tries", e.Tries)
+	}
+	if e.Alone {
+		b.WriteString(", while the service answers others")
 	}
 	if e.Message != "" {
 		b.WriteString(": " + e.Message)
@@ -86,6 +96,9 @@ func (e *CallError) Waits() bool {
 	return false
 }
 
+// mayBeAlone tells that the request itself may be what the service fails at, and not the service.
+func (e *CallError) mayBeAlone() bool { return e.Waits() && e.Problem != RateLimited }
+
 // completer is one service's way to be asked once. It returns *CallError for what the service answers.
 type completer interface {
 	complete(ctx context.Context, key string, messages []datasets.Message) (datasets.TeacherReply, error)
@@ -95,8 +108,12 @@ type completer interface {
 type Endpoint struct {
 	params datasets.EndpointParams
 	client completer
+	// prober asks for a few tokens only, to learn whether the service answers anything.
+	prober completer
 	limits *limits
-	slots  chan struct{} // one for each request that may be under way
+	// answered counts replies to whomever.
+	answered atomic.Int64
+	slots    chan struct{} // one for each request that may be under way
 	// first and tries are the wait before the second try, and how many there are.
 	first time.Duration
 	tries int
@@ -119,11 +136,13 @@ func Open(p datasets.EndpointParams, share float64) (*Endpoint, error) {
 		return nil, err
 	}
 	client := &http.Client{Transport: &transport{http.DefaultTransport, e.limits}}
+	open := func(p datasets.EndpointParams) completer { return newOpenAI(p, client) }
 	if p.Kind == datasets.EndpointAnthropic {
-		e.client = newAnthropic(p, client)
-	} else {
-		e.client = newOpenAI(p, client)
+		open = func(p datasets.EndpointParams) completer { return newAnthropic(p, client) }
 	}
+	e.client = open(p)
+	p.MaxTokens = min(p.MaxTokens, probeTokens)
+	e.prober = open(p)
 	return e, nil
 }
 
@@ -161,13 +180,13 @@ func (e *Endpoint) key() (string, error) {
 }
 
 // Ask sends a conversation and returns the reply. What may mend itself is tried again, with growing waits or when the service
-// said; count is told of every problem, and sent is called before every try.
-func (e *Endpoint) Ask(ctx context.Context, messages []datasets.Message, sent func(), count func(Problem)) (datasets.TeacherReply, error) {
+// said; failed is told of every try that gave no reply, and sent is called before each: its error ends the asking.
+func (e *Endpoint) Ask(ctx context.Context, messages []datasets.Message, sent func(context.Context) error, failed func(*CallError)) (datasets.TeacherReply, error) {
 	if err := e.enter(ctx); err != nil {
 		return datasets.TeacherReply{}, err
 	}
 	defer e.leave()
-	return e.ask(ctx, messages, sent, count)
+	return e.ask(ctx, messages, sent, failed)
 }
 
 // enter waits until one more request may be under way; leave ends it.
@@ -182,14 +201,14 @@ func (e *Endpoint) enter(ctx context.Context) error {
 
 func (e *Endpoint) leave() { <-e.slots }
 
-func (e *Endpoint) ask(ctx context.Context, messages []datasets.Message, sent func(), count func(Problem)) (datasets.TeacherReply, error) {
+func (e *Endpoint) ask(ctx context.Context, messages []datasets.Message, sent func(context.Context) error, failed func(*CallError)) (datasets.TeacherReply, error) {
 	tries, malformed := 0, 0
 	var last *CallError
 	policy := backoff.NewExponentialBackOff()
 	policy.InitialInterval, policy.MaxInterval = e.first, 60*e.first
 	reply, err := backoff.Retry(ctx, func() (datasets.TeacherReply, error) {
 		tries++
-		reply, err := e.once(ctx, messages, sent)
+		reply, err := e.once(ctx, e.client, messages, e.params.MaxTokens, sent)
 		var call *CallError
 		if !errors.As(err, &call) {
 			if err != nil {
@@ -198,7 +217,7 @@ func (e *Endpoint) ask(ctx context.Context, messages []datasets.Message, sent fu
 			return reply, err
 		}
 		call.Tries, last = tries, call
-		count(call.Problem)
+		failed(call)
 		if call.Problem == Malformed {
 			malformed++
 		}
@@ -223,16 +242,29 @@ func (e *Endpoint) ask(ctx context.Context, messages []datasets.Message, sent fu
 	return reply, err
 }
 
-func (e *Endpoint) once(ctx context.Context, messages []datasets.Message, sent func()) (datasets.TeacherReply, error) {
+// Of a probe: what is asked, and how many tokens its reply may have.
+const (
+	probeText   = "Say yes."
+	probeTokens = 16
+)
+
+// probe asks the service for a word, once.
+func (e *Endpoint) probe(ctx context.Context, messages []datasets.Message, sent func(context.Context) error) (datasets.TeacherReply, error) {
+	return e.once(ctx, e.prober, messages, probeTokens, sent)
+}
+
+func (e *Endpoint) once(ctx context.Context, client completer, messages []datasets.Message, maxTokens int, sent func(context.Context) error) (datasets.TeacherReply, error) {
 	key, err := e.key()
 	if err != nil {
 		return datasets.TeacherReply{}, err
 	}
-	estimate := estimateTokens(messages) + e.params.MaxTokens
+	estimate := estimateTokens(messages) + maxTokens
 	if err := e.limits.wait(ctx, estimate); err != nil {
 		return datasets.TeacherReply{}, err
 	}
-	sent()
+	if err := sent(ctx); err != nil {
+		return datasets.TeacherReply{}, err
+	}
 	timed, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.params.RequestTimeout())
 	defer cancel()
 	// What was sent is paid for: its reply is waited for a little longer than anybody wants it, to be journaled.
@@ -243,8 +275,9 @@ func (e *Endpoint) once(ctx context.Context, messages []datasets.Message, sent f
 			cancel()
 		}
 	})()
-	reply, err := e.client.complete(timed, key, messages)
+	reply, err := client.complete(timed, key, messages)
 	if err == nil {
+		e.answered.Add(1)
 		e.limits.correct(estimate, reply.InputTokens+reply.OutputTokens)
 		reply.Text = clean(reply.Text, key)
 		return reply, nil
@@ -278,14 +311,18 @@ func transportError(err error) *CallError {
 	case errors.As(err, &call):
 		return call
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
-		return &CallError{Problem: TimedOut, Message: "no reply within the endpoint's timeout"}
+		return &CallError{Problem: TimedOut, Message: "no reply within the endpoint's timeout", Billed: true}
+	case strings.Contains(err.Error(), "error reading response body"):
+		// The SDKs have no types for what follows. The answer had begun when the connection broke.
+		return &CallError{Problem: Unreachable, Message: err.Error(), Billed: true}
+	case strings.Contains(err.Error(), "error parsing response"), strings.Contains(err.Error(), "expected destination type"), strings.Contains(err.Error(), "invalid character"):
+		// The whole body came and is not what it should be. JSON that stops in its middle is io.ErrUnexpectedEOF as well, so this comes
+		// before the broken connections.
+		return &CallError{Problem: Malformed, Message: err.Error(), Billed: true}
 	case errors.As(err, &syntax), errors.As(err, &kind):
-		return &CallError{Problem: Malformed, Message: err.Error()}
+		return &CallError{Problem: Malformed, Message: err.Error(), Billed: true}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.As(err, &timeout):
 		return &CallError{Problem: Unreachable, Message: err.Error()}
-	case strings.Contains(err.Error(), "error parsing response"), strings.Contains(err.Error(), "expected destination type"), strings.Contains(err.Error(), "invalid character"):
-		// The SDKs have no type for a body that is not what they expect.
-		return &CallError{Problem: Malformed, Message: err.Error()}
 	}
 	return &CallError{Problem: Unreachable, Message: err.Error()}
 }

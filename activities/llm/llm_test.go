@@ -55,7 +55,7 @@ func TestEachProblemIsHandledAndCounted(t *testing.T) {
 		"429 is tried again":                            {answer: then(2, status(429, `{"error":{"message":"slow down"}}`)), requests: 3, problems: map[Problem]int{RateLimited: 2}, finish: "stop"},
 		"429 waits as long as it is told":               {answer: then(1, status(429, `{}`, "retry-after-ms", "30")), requests: 2, problems: map[Problem]int{RateLimited: 1}, finish: "stop"},
 		"500 and 503 are tried again":                   {answer: then(1, status(503, `oops`)), requests: 2, problems: map[Problem]int{ServerError: 1}, finish: "stop"},
-		"a service that stays down is given up for now": {answer: status(500, `{}`), requests: defaultTries, problems: map[Problem]int{ServerError: defaultTries}, is: &CallError{}},
+		"a service that stays down is given up for now": {answer: status(500, `{}`), requests: defaultTries + 1, problems: map[Problem]int{ServerError: defaultTries + 1}, is: &CallError{}},
 		"a time-out is tried again": {answer: then(1, hang), change: func(p *datasets.EndpointParams) { p.Timeout = "100ms" }, requests: 2,
 			problems: map[Problem]int{TimedOut: 1}, finish: "stop"},
 		"a broken connection is tried again":      {answer: then(1, broken), requests: 2, problems: map[Problem]int{Unreachable: 1}, finish: "stop"},
@@ -133,7 +133,7 @@ func TestAnthropicSpeaksItsOwnProtocol(t *testing.T) {
 		e := f.endpoint(t, func(p *datasets.EndpointParams) { p.Kind, p.BaseURL = datasets.EndpointAnthropic, f.URL })
 		_, err := teacher(e, memory(t), 0, "a").Ask(t.Context(), request(1))
 		var call *CallError
-		if !errors.As(err, &call) || call.Problem != ServerError || call.Message != "later" || f.count() != defaultTries {
+		if !errors.As(err, &call) || call.Problem != ServerError || call.Message != "later" || f.count() != defaultTries+1 { // and a probe
 			t.Errorf("error %v after %d requests", err, f.count())
 		}
 	})
@@ -215,8 +215,12 @@ func TestShardsShareABudget(t *testing.T) {
 	if err := two.promise(t.Context(), 0.85); err != nil {
 		t.Errorf("what the first shard gave back is not there: %v", err)
 	}
-	// A shard that is begun again takes over its own allowance.
-	if err := NewBudget(s, Journal, "k", "1", 1).promise(t.Context(), 0.85); err != nil {
+	// What a shard was allowed when it was cut off may have been spent.
+	again := NewBudget(s, Journal, "k", "1", 1)
+	if err := again.promise(t.Context(), 0.85); !errors.As(err, &over) {
+		t.Errorf("a shard's second attempt may spend what the first may have spent: %v", err)
+	}
+	if err := again.promise(t.Context(), 0.03); err != nil {
 		t.Errorf("a shard's second attempt: %v", err)
 	}
 }

@@ -2,8 +2,11 @@ package llm
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
+	"strings"
 
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
@@ -75,7 +78,7 @@ func (o *openAI) complete(ctx context.Context, key string, messages []datasets.M
 		return datasets.TeacherReply{}, err
 	}
 	if len(r.Choices) == 0 {
-		return datasets.TeacherReply{}, &CallError{Problem: Malformed, Message: "the reply has no choices"}
+		return datasets.TeacherReply{}, noChoices(r.RawJSON())
 	}
 	c := r.Choices[0]
 	reply := datasets.TeacherReply{Text: c.Message.Content, InputTokens: int(r.Usage.PromptTokens), OutputTokens: int(r.Usage.CompletionTokens)}
@@ -87,7 +90,35 @@ func (o *openAI) complete(ctx context.Context, key string, messages []datasets.M
 	default:
 		reply.Finish = finishStop
 	}
+	// Tokens of reasoning are billed as output and stand in no text.
+	estimateUsage(&reply, messages, c.Message.JSON.ExtraFields["reasoning_content"].Raw()+c.Message.JSON.ExtraFields["reasoning"].Raw())
 	return reply, nil
+}
+
+// noChoices is a reply of status 200 without a reply in it. Routers in front of several services answer so when one of them fails, in
+// words that say why, and sometimes with the status it should have had.
+func noChoices(raw string) *CallError {
+	var body struct {
+		Error json.RawMessage `json:"error"`
+	}
+	var said struct {
+		Message string          `json:"message"`
+		Code    json.RawMessage `json:"code"`
+	}
+	e := &CallError{Problem: Malformed, Message: "the reply has no choices", Billed: true}
+	if json.Unmarshal([]byte(raw), &body) != nil || len(body.Error) == 0 || string(body.Error) == "null" {
+		return e
+	}
+	if json.Unmarshal(body.Error, &said) != nil || said.Message == "" {
+		said.Message = string(body.Error)
+	}
+	if code, err := strconv.Atoi(strings.Trim(string(said.Code), `"`)); err == nil && code >= 400 && code < 600 {
+		e = statusError(code, nil, said.Message)
+		e.Billed = true
+		return e
+	}
+	e.Message = "the reply holds an error instead of choices: " + said.Message
+	return e
 }
 
 // How replies end, in datasets.TeacherReply.Finish.

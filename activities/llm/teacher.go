@@ -2,9 +2,12 @@ package llm
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,11 +28,19 @@ type Usage struct {
 	Problems  map[Problem]int `json:"problems,omitempty"`
 	Truncated int             `json:"truncated,omitempty"`
 	Refused   int             `json:"refused,omitempty"`
-	// InputTokens, OutputTokens and SpentUSD are those of all replies, journaled ones included; PaidUSD of the new ones.
+	// Estimated replies came without their numbers of tokens, which are guessed. Lost tries gave no reply and may have been charged for.
+	// Probes were sent to tell a request that cannot be served from a service that is away.
+	Estimated int `json:"estimated,omitempty"`
+	Lost      int `json:"lost,omitempty"`
+	Probes    int `json:"probes,omitempty"`
+	// InputTokens and OutputTokens are those of all replies, journaled ones included; SpentUSD is what they cost and LostUSD. PaidUSD is
+	// the share of this attempt's requests.
 	InputTokens  int64   `json:"input_tokens"`
 	OutputTokens int64   `json:"output_tokens"`
 	SpentUSD     float64 `json:"spent_usd"`
 	PaidUSD      float64 `json:"paid_usd"`
+	// LostUSD is the most that lost tries can have cost, in SpentUSD too.
+	LostUSD float64 `json:"lost_usd,omitempty"`
 }
 
 // Add adds o, of another shard, to u.
@@ -42,6 +53,10 @@ func (u *Usage) Add(o Usage) {
 	u.Refused += o.Refused
 	u.InputTokens += o.InputTokens
 	u.OutputTokens += o.OutputTokens
+	u.Estimated += o.Estimated
+	u.Lost += o.Lost
+	u.Probes += o.Probes
+	u.LostUSD += o.LostUSD
 	u.SpentUSD += o.SpentUSD
 	u.PaidUSD += o.PaidUSD
 	for p, n := range o.Problems {
@@ -92,7 +107,8 @@ func (t *Teacher) start() error {
 }
 
 // NewTeacher returns a teacher with its journal in the store. attempt tells this attempt at the stage from others, for recognising
-// requests that another one left under way; changed, which may be nil, is told of each reply.
+// requests that another one left under way; what stands before its last slash names the run that attempts it. changed, which may be nil,
+// is told of each reply.
 func NewTeacher(e *Endpoint, store *artifact.Store, budget *Budget, attempt string, changed func(Usage)) *Teacher {
 	return &Teacher{endpoint: e, store: store, budget: budget, attempt: attempt, changed: changed}
 }
@@ -114,6 +130,9 @@ type entry struct {
 	Model string                `json:"model"`
 	Reply datasets.TeacherReply `json:"reply"`
 	At    time.Time             `json:"at"`
+	// Tokens of tries before the reply that may have been charged for.
+	LostInput  int `json:"lost_input_tokens,omitempty"`
+	LostOutput int `json:"lost_output_tokens,omitempty"`
 }
 
 // mark says in the journal that a request is under way.
@@ -140,9 +159,22 @@ func (t *Teacher) Ask(ctx context.Context, r datasets.TeacherRequest) (datasets.
 	var known entry
 	err = t.store.Entry(ctx, Journal, name, &known)
 	if err == nil {
-		t.budget.settle(0, p.Cost(known.Reply.InputTokens, known.Reply.OutputTokens))
+		t.budget.replay(p.Cost(known.Reply.InputTokens, known.Reply.OutputTokens))
+		if known.LostInput+known.LostOutput > 0 {
+			t.repay(p.Cost(known.LostInput, known.LostOutput))
+		}
 		t.note(func(u *Usage) { u.Journaled++; u.reply(p, known.Reply) })
 		return known.Reply, nil
+	}
+	if !errors.Is(err, artifact.ErrNotFound) {
+		return datasets.TeacherReply{}, err
+	}
+	var failure failedEntry
+	err = t.store.Entry(ctx, Journal, t.failedName(name), &failure)
+	if err == nil {
+		t.repay(p.Cost(failure.LostInput, failure.LostOutput))
+		t.note(func(u *Usage) { u.Journaled++ })
+		return datasets.TeacherReply{}, given(&failure.Error)
 	}
 	if !errors.Is(err, artifact.ErrNotFound) {
 		return datasets.TeacherReply{}, err
@@ -152,31 +184,23 @@ func (t *Teacher) Ask(ctx context.Context, r datasets.TeacherRequest) (datasets.
 		return datasets.TeacherReply{}, err
 	}
 	defer t.endpoint.leave()
-	most := p.Cost(2*estimateTokens(r.Messages), p.MaxTokens)
-	if err := t.budget.promise(ctx, most); err != nil {
-		return datasets.TeacherReply{}, err
-	}
-	cost := 0.0
-	defer func() { t.budget.settle(most, cost) }()
-	if err := t.begin(ctx, name); err != nil {
-		return datasets.TeacherReply{}, err
-	}
-	reply, err := t.endpoint.ask(ctx, r.Messages, func() { t.note(func(u *Usage) { u.Requests++ }) }, func(p Problem) {
-		t.note(func(u *Usage) {
-			if u.Problems == nil {
-				u.Problems = map[Problem]int{}
-			}
-			u.Problems[p]++
-		})
-	})
+	answered := t.endpoint.answered.Load()
+	b := &bill{t: t, name: name, input: estimateTokens(r.Messages), output: p.MaxTokens}
+	defer b.end()
+	reply, err := t.endpoint.ask(ctx, r.Messages, b.sent, b.failed)
 	if err != nil {
-		return reply, t.failed(ctx, name, err)
+		var call *CallError
+		if errors.As(err, &call) && call.mayBeAlone() && ctx.Err() == nil {
+			call.Alone = t.endpoint.answered.Load() > answered || t.probe(ctx)
+		}
+		return reply, t.failed(ctx, b, err)
 	}
 	// A reply that is there is kept even when the stage is being stopped: it is paid for.
 	saving, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	err = t.store.AddEntry(saving, Journal, name, entry{Model: p.Model, Reply: reply, At: time.Now().UTC()})
-	cost = p.Cost(reply.InputTokens, reply.OutputTokens)
+	err = t.store.AddEntry(saving, Journal, name, entry{Model: p.Model, Reply: reply, At: time.Now().UTC(), LostInput: b.lostInput, LostOutput: b.lostOutput})
+	cost := p.Cost(reply.InputTokens, reply.OutputTokens)
+	b.settle(cost)
 	t.note(func(u *Usage) { u.Replies++; u.PaidUSD += cost; u.reply(p, reply) })
 	if errors.Is(err, artifact.ErrExists) {
 		// Another document with the same text was asked about at the same time. Whoever reads the journal later finds the first reply.
@@ -189,24 +213,137 @@ func (t *Teacher) Ask(ctx context.Context, r datasets.TeacherRequest) (datasets.
 	return reply, nil
 }
 
+// failedEntry is a request in the journal that cannot be served, with the tokens its tries may have cost.
+type failedEntry struct {
+	Error      CallError `json:"error"`
+	At         time.Time `json:"at"`
+	LostInput  int       `json:"lost_input_tokens,omitempty"`
+	LostOutput int       `json:"lost_output_tokens,omitempty"`
+}
+
+// failedName is where this run keeps that a request failed for good. Another run of the stage, which somebody started after mending
+// something, asks again.
+func (t *Teacher) failedName(name string) string {
+	run := t.attempt
+	if at := strings.LastIndexByte(run, '/'); at > 0 {
+		run = run[:at]
+	}
+	sum := sha256.Sum256([]byte(run))
+	return name + ".failed-" + hex.EncodeToString(sum[:6])
+}
+
+// repay charges for what an earlier attempt lost.
+func (t *Teacher) repay(usd float64) {
+	t.budget.replay(usd)
+	t.note(func(u *Usage) { u.SpentUSD += usd; u.LostUSD += usd })
+}
+
+// bill promises the most that each try of a request can cost, and settles it.
+type bill struct {
+	t             *Teacher
+	name          string // in the journal; empty for a probe
+	input, output int    // tokens of a try: estimated, and at most
+	begun         bool
+	open          float64 // USD promised to the try under way
+	// Tokens of tries that may have been charged for without a reply.
+	lostInput, lostOutput int
+}
+
+// sent is called before each try.
+func (b *bill) sent(ctx context.Context) error {
+	p := b.t.endpoint.params
+	most := p.Cost(2*b.input, b.output)
+	if err := b.t.budget.promise(ctx, most); err != nil {
+		return err
+	}
+	b.open = most
+	if !b.begun && b.name != "" {
+		if err := b.t.begin(ctx, b); err != nil {
+			b.settle(0)
+			return err
+		}
+	}
+	b.begun = true
+	b.t.note(func(u *Usage) { u.Requests++ })
+	return nil
+}
+
+// failed is called after each try without a reply.
+func (b *bill) failed(call *CallError) {
+	if call.Billed {
+		b.lose()
+	} else {
+		b.settle(0)
+	}
+	b.t.note(func(u *Usage) {
+		if u.Problems == nil {
+			u.Problems = map[Problem]int{}
+		}
+		u.Problems[call.Problem]++
+	})
+}
+
+// lose settles a try that may have been charged for, by as much as it can have been: nobody says how much.
+func (b *bill) lose() {
+	usd := b.t.endpoint.params.Cost(b.input, b.output)
+	b.settle(usd)
+	b.lostInput, b.lostOutput = b.lostInput+b.input, b.lostOutput+b.output
+	b.t.note(func(u *Usage) { u.Lost++; u.LostUSD += usd; u.SpentUSD += usd; u.PaidUSD += usd })
+}
+
+func (b *bill) settle(usd float64) {
+	b.t.budget.settle(b.open, usd)
+	b.open = 0
+}
+
+// end settles a try that was cut off.
+func (b *bill) end() {
+	if b.open > 0 {
+		b.lose()
+	}
+}
+
+// probe tells whether the service answers anything, after a request that it did not answer.
+func (t *Teacher) probe(ctx context.Context) bool {
+	messages := []datasets.Message{{Role: datasets.RoleUser, Content: probeText}}
+	b := &bill{t: t, input: estimateTokens(messages), output: min(probeTokens, t.endpoint.params.MaxTokens)}
+	defer b.end()
+	reply, err := t.endpoint.probe(ctx, messages, b.sent)
+	var call *CallError
+	if errors.As(err, &call) {
+		b.failed(call)
+	}
+	if err != nil {
+		return false
+	}
+	p := t.endpoint.params
+	cost := p.Cost(reply.InputTokens, reply.OutputTokens)
+	b.settle(cost)
+	t.note(func(u *Usage) { u.Probes++; u.PaidUSD += cost; u.reply(p, reply) })
+	return true
+}
+
 // begin marks the request as under way. A mark of another attempt without a reply is a request that was cut off.
-func (t *Teacher) begin(ctx context.Context, name string) error {
-	err := t.store.AddEntry(ctx, Journal, name+".asked", mark{Attempt: t.attempt, At: time.Now().UTC()})
+func (t *Teacher) begin(ctx context.Context, b *bill) error {
+	err := t.store.AddEntry(ctx, Journal, b.name+".asked", mark{Attempt: t.attempt, At: time.Now().UTC()})
 	if !errors.Is(err, artifact.ErrExists) {
 		return err
 	}
 	var m mark
-	if err := t.store.Entry(ctx, Journal, name+".asked", &m); err != nil && !errors.Is(err, artifact.ErrNotFound) {
+	if err := t.store.Entry(ctx, Journal, b.name+".asked", &m); err != nil && !errors.Is(err, artifact.ErrNotFound) {
 		return err
 	}
 	if m.Attempt != t.attempt {
 		t.note(func(u *Usage) { u.Repeated++ })
+		t.repay(t.endpoint.params.Cost(b.input, b.output))
+		b.lostInput, b.lostOutput = b.lostInput+b.input, b.lostOutput+b.output
 	}
 	return nil
 }
 
-// failed clears the mark of a request that the service answered, and says what the failure means for the instance.
-func (t *Teacher) failed(ctx context.Context, name string, err error) error {
+// failed says what the failure means for the instance. One that is the request's own goes into the journal, so that another attempt
+// does not pay for it anew; the mark of a request that the service may have charged for stays until then.
+func (t *Teacher) failed(ctx context.Context, b *bill, err error) error {
 	if ctx.Err() != nil {
 		return err // it may have been charged for: the mark stays
 	}
@@ -214,16 +351,30 @@ func (t *Teacher) failed(ctx context.Context, name string, err error) error {
 	if !errors.As(err, &call) {
 		return err
 	}
-	if call.Problem != TimedOut {
-		if err := t.store.DropEntry(ctx, Journal, name+".asked"); err != nil {
+	alone := call.Problem == Rejected || call.Problem == Malformed || call.Alone
+	if alone {
+		e := failedEntry{Error: *call, At: time.Now().UTC(), LostInput: b.lostInput, LostOutput: b.lostOutput}
+		if err := t.store.AddEntry(ctx, Journal, t.failedName(b.name), e); err != nil && !errors.Is(err, artifact.ErrExists) {
+			return fmt.Errorf("journal a failure: %w", err)
+		}
+	}
+	if alone || b.lostInput+b.lostOutput == 0 {
+		if err := t.store.DropEntry(ctx, Journal, b.name+".asked"); err != nil {
 			return err
 		}
 	}
-	switch call.Problem {
-	case Rejected:
+	return given(call)
+}
+
+// given is a failure as the maker of instances knows it.
+func given(call *CallError) error {
+	switch {
+	case call.Problem == Rejected:
 		return fmt.Errorf("%w: %w", instructions.ErrRejected, call)
-	case Malformed:
+	case call.Problem == Malformed:
 		return fmt.Errorf("%w: %w", instructions.ErrMalformed, call)
+	case call.Alone:
+		return fmt.Errorf("%w: %w", instructions.ErrUnanswered, call)
 	}
 	return call
 }
@@ -241,6 +392,9 @@ func (u *Usage) reply(p datasets.EndpointParams, r datasets.TeacherReply) {
 	u.InputTokens += int64(r.InputTokens)
 	u.OutputTokens += int64(r.OutputTokens)
 	u.SpentUSD += p.Cost(r.InputTokens, r.OutputTokens)
+	if r.Estimated {
+		u.Estimated++
+	}
 	switch r.Finish {
 	case finishLength:
 		u.Truncated++

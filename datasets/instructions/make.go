@@ -185,7 +185,8 @@ func (m *Maker) ask(ctx context.Context, d datasets.Document, k int, report *dat
 		if instance, last = m.attempt(ctx, request, rng, report); last == nil {
 			return instance, nil
 		}
-		if _, ok := unusable(last); !ok || errors.Is(last, ErrRejected) {
+		if _, ok := unusable(last); !ok || errors.Is(last, ErrRejected) || errors.Is(last, ErrMalformed) || errors.Is(last, ErrUnanswered) {
+			// Each was tried several times already, or cannot be served at all.
 			return datasets.Instance{}, last
 		}
 	}
@@ -257,7 +258,7 @@ func (m *Maker) rand(d datasets.Document, k int) *datasets.Rand {
 func unusable(err error) (reason string, ok bool) {
 	for reason, target := range map[string]error{
 		"refused": ErrRefused, "no question": ErrNoQuestions, "cut off": ErrCutOff, "empty": ErrEmptyReply,
-		"malformed": ErrMalformed, "rejected": ErrRejected,
+		"malformed": ErrMalformed, "rejected": ErrRejected, "unanswered": ErrUnanswered,
 	} {
 		if errors.Is(err, target) {
 			return reason, true

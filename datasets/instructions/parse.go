@@ -19,6 +19,8 @@ var (
 	ErrEmptyReply = errors.New("the reply is empty")
 	// ErrMalformed is a reply that is none, however often it was asked for.
 	ErrMalformed = errors.New("the reply is malformed")
+	// ErrUnanswered is a request that the teacher fails to answer, again and again, while it answers others.
+	ErrUnanswered = errors.New("the teacher does not answer this request")
 	// ErrRejected is a request that the teacher cannot be asked at all: it is too long, or against its rules. Asking again would not help.
 	ErrRejected = errors.New("the request was rejected")
 )
