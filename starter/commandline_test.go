@@ -103,6 +103,8 @@ func TestWrongUseIsExitCodeTwoAndSaysWhatIsWrong(t *testing.T) {
 		"a status without a run":          {[]string{"status"}, "accepts 1 arg(s), received 0"},
 		"a cancellation without a run":    {[]string{"cancel"}, "accepts 1 arg(s), received 0"},
 		"a resumption without a run":      {[]string{"resume"}, "accepts 1 arg(s), received 0"},
+		"an end that is everywhere":       {[]string{"generate", "--model", dir, "--prompt", "a", "--stop", ""}, "--stop: an empty text"},
+		"no share of the likeliest":       {[]string{"generate", "--model", dir, "--prompt", "a", "--top-p", "0"}, "--top-p 0 is not above 0"},
 		"a dry run of what could not run": {[]string{"run", study, "--dry-run", "--set", "tokens.max_length=1"}, "max_length"},
 	} {
 		t.Run(name, func(t *testing.T) {

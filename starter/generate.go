@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -38,6 +39,12 @@ the tokenizer puts around a text but without a chat template.`,
 			}
 			if (prompt == "") == (promptIDs == "") {
 				return usageError{errors.New("generate: give either --prompt or --prompt-ids")}
+			}
+			if slices.Contains(stops, "") {
+				return usageError{errors.New("--stop: an empty text stands everywhere; name one")}
+			}
+			if !(req.TopP > 0 && req.TopP <= 1) {
+				return usageError{fmt.Errorf("--top-p %g is not above 0 and at most 1", req.TopP)}
 			}
 			// IDs alone can be continued without a tokenizer; then there is no text.
 			tok, tokErr := tokenizer.Load(dir)

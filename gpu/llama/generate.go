@@ -114,6 +114,15 @@ func (s *Sampler) Next(logits []float64) (id int32, logProb float64) {
 	return int32(pick), logits[pick] - LogSumExp(logits)
 }
 
+// NotFiniteError says that a model's logits hold NaN or infinity.
+type NotFiniteError struct {
+	Token int // which token of the sequence was to be drawn, from 0
+}
+
+func (e *NotFiniteError) Error() string {
+	return fmt.Sprintf("the logits of token %d are not finite: the model's weights are damaged, or its training diverged; use another checkpoint", e.Token)
+}
+
 // LogSumExp returns log Σ exp x.
 func LogSumExp(x []float64) float64 {
 	m := math.Inf(-1)
@@ -187,8 +196,11 @@ func (m *Model) Generate(ctx context.Context, reqs []Request) ([]Completion, err
 		}
 	}()
 	// take records a drawn token and reports whether the continuation goes on.
-	take := func(r *running, id int32, lp float64) bool {
+	take := func(r *running, id int32, lp float64) (more bool, err error) {
 		q, c := &reqs[r.i], &out[r.i]
+		if math.IsNaN(lp) {
+			return false, &NotFiniteError{Token: len(prompts[r.i]) + len(c.IDs)}
+		}
 		r.last = id
 		c.IDs, c.LogProbs = append(c.IDs, id), append(c.LogProbs, lp)
 		switch {
@@ -197,7 +209,7 @@ func (m *Model) Generate(ctx context.Context, reqs []Request) ([]Completion, err
 		case len(c.IDs) >= q.MaxNewTokens:
 			c.Finish = FinishLength
 		}
-		return c.Finish == ""
+		return c.Finish == "", nil
 	}
 	next := 0
 	for next < len(reqs) || len(active) > 0 {
@@ -215,10 +227,10 @@ func (m *Model) Generate(ctx context.Context, reqs []Request) ([]Completion, err
 			r := &running{i: next, seq: seq, sampler: NewSampler(reqs[next].Temperature, reqs[next].TopP, reqs[next].Seed)}
 			next++
 			var more bool
-			err = seq.Feed(prompts[r.i], false, func(_ int, logits []float64) error {
+			err = seq.Feed(prompts[r.i], false, func(_ int, logits []float64) (err error) {
 				id, lp := r.sampler.Next(logits)
-				more = take(r, id, lp)
-				return nil
+				more, err = take(r, id, lp)
+				return err
 			})
 			if err != nil {
 				seq.Close()
@@ -243,13 +255,17 @@ func (m *Model) Generate(ctx context.Context, reqs []Request) ([]Completion, err
 			greedy = greedy && reqs[r.i].Temperature == 0
 		}
 		ended := map[int]bool{}
+		accept := func(k int, id int32, lp float64) error {
+			more, err := take(active[k], id, lp)
+			ended[k] = !more
+			return err
+		}
 		if greedy {
-			err = d.Greedy(seqs, ids, func(k int, id int32, lp float64) error { ended[k] = !take(active[k], id, lp); return nil })
+			err = d.Greedy(seqs, ids, accept)
 		} else {
 			err = d.Step(seqs, ids, func(k int, logits []float64) error {
 				id, lp := active[k].sampler.Next(logits)
-				ended[k] = !take(active[k], id, lp)
-				return nil
+				return accept(k, id, lp)
 			})
 		}
 		if err != nil {

@@ -190,3 +190,17 @@ func TestSamplingKeepsTopP(t *testing.T) {
 		t.Errorf("greedy takes ID %d with %v, want the first of the likeliest", id, lp)
 	}
 }
+
+func TestLogitsThatAreNotFiniteAreAnErrorNotATextOfZeros(t *testing.T) {
+	m := smallModel(t)
+	weights := make([]float32, m.Weights().Len())
+	for i := range weights {
+		weights[i] = float32(math.NaN())
+	}
+	m.Device().Upload(m.Weights(), weights)
+	_, err := m.Generate(t.Context(), []llama.Request{{Prompt: []int32{1, 5}, MaxNewTokens: 3}})
+	var notFinite *llama.NotFiniteError
+	if !errors.As(err, &notFinite) || notFinite.Token != 2 {
+		t.Errorf("got %v, want that the logits of token 2 are not finite", err)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -42,10 +43,11 @@ type request struct {
 	echo    bool
 	top     int
 	maxNew  func(promptLen int) int
+	release func() // its body is not needed any more
 }
 
 // launch checks a request and queues its choices.
-func (s *Server) launch(ctx context.Context, r *request) ([]*task, <-chan event, error) {
+func (s *Server) launch(ctx context.Context, r *request) ([]*task, *mailbox, error) {
 	if err := r.check(s.opts.Name); err != nil {
 		return nil, nil, err
 	}
@@ -61,11 +63,10 @@ func (s *Server) launch(ctx context.Context, r *request) ([]*task, <-chan event,
 		temperature = *r.Temperature
 	}
 	if r.TopP != nil {
-		topP = *r.TopP
+		topP = max(*r.TopP, math.SmallestNonzeroFloat64) // 0 leaves the likeliest token only; the sampler's 0 means all
 	}
 	var tasks []*task
 	var jobs []*job
-	room := 0
 	for _, p := range r.prompts {
 		ids := p.ids
 		if ids == nil {
@@ -83,7 +84,7 @@ func (s *Server) launch(ctx context.Context, r *request) ([]*task, <-chan event,
 		if n < 0 || n == 0 && !r.echo {
 			return nil, nil, badRequest("max_tokens", "is %d for a prompt of %d tokens and a context of %d; it must be positive", n, len(ids), s.model.Config().MaxPositions)
 		}
-		if room := s.model.Config().MaxPositions - n; s.opts.TruncateMiddle && !r.echo && room > 0 {
+		if room := s.model.Config().MaxPositions - min(n, s.model.Config().MaxPositions); s.opts.TruncateMiddle && !r.echo && room > 0 {
 			ids = llama.CutMiddle(ids, room)
 		}
 		if err := s.engine.check(len(ids), n); err != nil {
@@ -107,23 +108,22 @@ func (s *Server) launch(ctx context.Context, r *request) ([]*task, <-chan event,
 				ctx: ctx, prompt: ids, maxNew: n, temperature: temperature, topP: topP, seed: seed + uint64(len(jobs)),
 				eos: r.eos, top: r.top, echo: r.echo,
 			})
-			room += n + 3
 		}
 	}
-	events := make(chan event, room) // so that the engine never waits for a slow client
+	events := newMailbox() // the engine never waits for a slow client
 	for i, j := range jobs {
 		t := tasks[i]
-		j.onPrompt = func(tokens []Token) { events <- event{choice: i, text: t.echo, tokens: tokens} }
+		j.onPrompt = func(tokens []Token) { events.put(event{choice: i, text: t.echo, tokens: tokens}) }
 		j.emit = func(tok Token) bool {
 			e := event{choice: i, tokens: []Token{tok}}
 			if !tok.End {
 				e.text = t.text.next(tok.ID)
 			}
-			events <- e
+			events.put(e)
 			return !t.text.ended
 		}
 		j.done = func(finish llama.FinishReason, err error) {
-			events <- event{choice: i, text: t.text.flush(), finish: finish, done: true, err: err}
+			events.put(event{choice: i, text: t.text.flush(), finish: finish, done: true, err: err})
 		}
 	}
 	if err := s.engine.submit(jobs); err != nil {
@@ -167,6 +167,7 @@ func (s *Server) answer(ctx context.Context, w http.ResponseWriter, r *request, 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	tasks, events, err := s.launch(ctx, r)
+	r.release()
 	if err != nil {
 		writeError(w, err)
 		return
@@ -185,12 +186,7 @@ func (s *Server) answer(ctx context.Context, w http.ResponseWriter, r *request, 
 	first := make([]bool, len(tasks))
 	out.Choices = make([]any, len(tasks))
 	for left := len(tasks); left > 0; {
-		var e event
-		select {
-		case e = <-events:
-		case <-ctx.Done():
-			e.err = ctx.Err()
-		}
+		e := events.next(ctx)
 		if e.err != nil {
 			if stream != nil && stream.begun {
 				stream.send(errorBody(e.err))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"sync"
@@ -58,6 +59,7 @@ type job struct {
 	sampler *llama.Sampler
 	next    int32
 	count   int
+	err     error // why it cannot go on
 }
 
 // engine owns the model and its device.
@@ -110,15 +112,20 @@ func (e *engine) submit(jobs []*job) error {
 
 // check refuses a job that could never run.
 func (e *engine) check(promptLen, maxNew int) error {
-	need := e.model.CacheBytes(promptLen + maxNew)
-	if context := e.model.Config().MaxPositions; promptLen+maxNew > context {
+	if context := e.model.Config().MaxPositions; promptLen > context || maxNew > context-promptLen {
 		return &llama.PromptError{Tokens: promptLen, MaxNewTokens: maxNew, Context: context}
 	}
-	if need > e.budget {
+	if need := e.model.CacheBytes(promptLen + maxNew); need > e.budget {
 		return fmt.Errorf("%d prompt and %d new tokens need %d MiB of keys and values, the server has %d; use a shorter prompt or fewer new tokens",
 			promptLen, maxNew, need>>20, e.budget>>20)
 	}
 	return nil
+}
+
+// room returns how many new tokens a prompt may have at most: what the context and the memory for keys and values allow.
+func (e *engine) room(promptLen int) int {
+	most := max(0, e.model.Config().MaxPositions-promptLen)
+	return sort.Search(most, func(n int) bool { return e.model.CacheBytes(promptLen+n+1) > e.budget })
 }
 
 func (e *engine) run() {
@@ -164,7 +171,7 @@ func (e *engine) run() {
 				active = append(active, j)
 			}
 			if err := e.model.Device().Sync(); err != nil {
-				e.lost(err, active)
+				e.lost(err, append(active, waitingJobs(waiting)...))
 				return
 			}
 		}
@@ -203,7 +210,7 @@ func (e *engine) run() {
 			})
 		}
 		if err != nil {
-			e.lost(err, active)
+			e.lost(err, append(active, waitingJobs(waiting)...))
 			return
 		}
 		keep := active[:0]
@@ -211,7 +218,7 @@ func (e *engine) run() {
 			if more[i] {
 				keep = append(keep, j)
 			} else {
-				used -= e.finish(j, reasons[i], nil)
+				used -= e.finish(j, reasons[i], j.err)
 			}
 		}
 		active = keep
@@ -271,7 +278,7 @@ func (e *engine) start(d *llama.Decoder, j *job) bool {
 		}
 	}
 	if !more {
-		e.finish(j, reason, nil)
+		e.finish(j, reason, j.err)
 	}
 	return more
 }
@@ -288,6 +295,10 @@ func (j *job) take(logits []float64) (bool, llama.FinishReason) {
 
 // accept appends a token and reports whether the job goes on, and if not why.
 func (j *job) accept(t Token) (bool, llama.FinishReason) {
+	if math.IsNaN(t.LogProb) {
+		j.err = &llama.NotFiniteError{Token: len(j.prompt) + j.count}
+		return false, ""
+	}
 	j.next = t.ID
 	j.count++
 	t.End = slices.Contains(j.eos, t.ID)

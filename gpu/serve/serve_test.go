@@ -537,10 +537,8 @@ func TestClosingTheServerEndsWhatRuns(t *testing.T) {
 	}
 	f.server.engine.close()
 	var last event
-	for last = range events {
-		if last.done {
-			break
-		}
+	for !last.done {
+		last = events.next(t.Context())
 	}
 	if !errors.Is(last.err, errClosed) {
 		t.Errorf("ended with %v", last.err)
@@ -560,6 +558,76 @@ func TestMemoryOfKeysAndValuesIsPlanned(t *testing.T) {
 	// Together these exceed the budget, so some wait; all are answered.
 	if status, body := f.post(t, "/v1/completions", `{"prompt":[1,2],"max_tokens":300,"n":8,"seed":2}`); status != 200 {
 		t.Errorf("%d %s", status, body)
+	}
+}
+
+func TestMoreTokensThanNumbersCanCountAreRefused(t *testing.T) {
+	f := newFixture(t, 1<<15, nil)
+	for _, request := range []struct{ path, body string }{
+		{"/v1/completions", `{"prompt":[1],"max_tokens":9223372036854775807,"n":2}`},
+		{"/v1/completions", `{"prompt":[1],"max_tokens":9223372036854775807}`},
+		{"/v1/chat/completions", `{"messages":[{"role":"user","content":"the cat"}],"max_tokens":9223372036854775807}`},
+	} {
+		if status, body := f.post(t, request.path, request.body); status != 400 {
+			t.Errorf("%s: %d %s, want a bad request", request.path, status, body)
+		}
+	}
+	if status, body := f.post(t, "/v1/completions", `{"prompt":[1],"max_tokens":1}`); status != 200 {
+		t.Errorf("the next request: %d %s", status, body)
+	}
+}
+
+func TestAChatThatNamesNoLengthGetsWhatFits(t *testing.T) {
+	f := newFixture(t, 1<<15, func(o *Options) { o.CacheBytes = 100 << 10 })
+	if status, body := f.post(t, "/v1/chat/completions", `{"messages":[{"role":"user","content":"the cat"}],"seed":1}`); status != 200 {
+		t.Errorf("%d %s", status, body)
+	}
+}
+
+func TestNoShareOfTheMassLeavesTheLikeliestToken(t *testing.T) {
+	f := newFixture(t, 512, nil)
+	_, greedy := f.post(t, "/v1/completions", `{"prompt":[1,5],"max_tokens":20,"temperature":0}`)
+	_, drawn := f.post(t, "/v1/completions", `{"prompt":[1,5],"max_tokens":20,"temperature":1,"top_p":0,"seed":3}`)
+	text := func(body string) (out struct{ Choices []struct{ Text string } }) {
+		if err := json.Unmarshal([]byte(body), &out); err != nil {
+			t.Fatalf("%v in %s", err, body)
+		}
+		return out
+	}
+	if diff := cmp.Diff(text(greedy), text(drawn)); diff != "" {
+		t.Errorf("top_p 0 against greedy (-greedy +drawn):\n%s", diff)
+	}
+}
+
+func TestAModelWhoseLogitsAreNotFiniteGivesAnErrorNotAText(t *testing.T) {
+	f := newFixture(t, 512, func(o *Options) { o.Name = "damaged" })
+	weights := make([]float32, f.model.Weights().Len())
+	for i := range weights {
+		weights[i] = float32(math.NaN())
+	}
+	f.model.Device().Upload(f.model.Weights(), weights)
+	for path, request := range map[string]string{
+		"/v1/completions":      `{"prompt":[1,5],"max_tokens":4,"logprobs":1}`,
+		"/v1/chat/completions": `{"messages":[{"role":"user","content":"a"}],"max_tokens":4}`,
+	} {
+		if status, body := f.post(t, path, request); status != 500 || !strings.Contains(body, "not finite") {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+}
+
+func TestRequestsTogetherTakeBoundedMemory(t *testing.T) {
+	f := newFixture(t, 512, func(o *Options) { o.MaxBody = 1 << 10 })
+	f.server.bodies.Add(2<<10 - 10) // others are being read
+	if status, body := f.post(t, "/v1/completions", `{"prompt":[1],"max_tokens":1}`); status != http.StatusTooManyRequests {
+		t.Errorf("while others are read: %d %s", status, body)
+	}
+	f.server.bodies.Add(10 - 2<<10)
+	if status, body := f.post(t, "/v1/completions", `{"prompt":[1],"max_tokens":1}`); status != 200 {
+		t.Errorf("after them: %d %s", status, body)
+	}
+	if left := f.server.bodies.Load(); left != 0 {
+		t.Errorf("%d bytes are still held", left)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/longalign/longalign-go/datasets/chat"
@@ -47,6 +48,7 @@ type Server struct {
 	chatEOS []int32
 	mux     *http.ServeMux
 	started time.Time
+	bodies  atomic.Int64  // bytes of the requests that are being read and made tokens
 	grace   time.Duration // beyond opts.Timeout, for a client to take its answer
 }
 
@@ -152,19 +154,45 @@ func (s *Server) modelByID(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, s.object())
 }
 
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.opts.MaxBody))
+// readBody reads a request's body. release gives its share of what all bodies may take together back; it is never nil.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) (body []byte, release func(), err error) {
+	held := &heldReader{r: http.MaxBytesReader(w, r.Body, s.opts.MaxBody), all: &s.bodies, most: 2 * s.opts.MaxBody}
+	body, err = io.ReadAll(held)
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
-		return nil, &apiError{http.StatusRequestEntityTooLarge, "invalid_request_error", "", fmt.Sprintf("the request exceeds %d bytes", tooLarge.Limit)}
+		err = &apiError{http.StatusRequestEntityTooLarge, "invalid_request_error", "", fmt.Sprintf("the request exceeds %d bytes", tooLarge.Limit)}
 	}
-	return body, err
+	return body, held.release, err
+}
+
+// heldReader counts what it reads into what all requests hold, and refuses to pass the most. A prompt takes some twenty times its size
+// while it becomes tokens, so that a few large ones at once would take a server's memory.
+type heldReader struct {
+	r    io.Reader
+	all  *atomic.Int64
+	most int64
+	own  int64
+}
+
+func (h *heldReader) Read(p []byte) (int, error) {
+	n, err := h.r.Read(p)
+	h.own += int64(n)
+	if h.all.Add(int64(n)) > h.most {
+		return n, ErrBusy
+	}
+	return n, err
+}
+
+func (h *heldReader) release() {
+	h.all.Add(-h.own)
+	h.own = 0
 }
 
 func (s *Server) completions(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), s.opts.Timeout)
 	defer cancel()
-	body, err := s.readBody(w, r)
+	body, release, err := s.readBody(w, r)
+	defer release()
 	var q completionRequest
 	if err == nil {
 		err = decodeRequest(body, &q, completionFields)
@@ -180,14 +208,15 @@ func (s *Server) completions(w http.ResponseWriter, r *http.Request) {
 	if q.LogProbs != nil {
 		top = *q.LogProbs
 	}
-	req := &request{sampling: q.sampling, prompts: q.Prompt, eos: s.eos, echo: q.Echo, top: top, maxNew: func(int) int { return q.maxNew(16) }}
+	req := &request{sampling: q.sampling, release: release, prompts: q.Prompt, eos: s.eos, echo: q.Echo, top: top, maxNew: func(int) int { return q.maxNew(16) }}
 	s.answer(ctx, w, req, &completionFormat{server: s, logProbs: q.LogProbs != nil})
 }
 
 func (s *Server) chatCompletions(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), s.opts.Timeout)
 	defer cancel()
-	body, err := s.readBody(w, r)
+	body, release, err := s.readBody(w, r)
+	defer release()
 	var q chatRequest
 	if err == nil {
 		err = decodeRequest(body, &q, chatFields)
@@ -219,8 +248,8 @@ func (s *Server) chatCompletions(w http.ResponseWriter, r *http.Request) {
 			top = *q.TopLogProbs
 		}
 	}
-	req := &request{sampling: q.sampling, prompts: []prompt{{ids: ids}}, eos: s.chatEOS, fresh: true, top: top, maxNew: func(n int) int {
-		return q.maxNew(max(0, s.model.Config().MaxPositions-n))
+	req := &request{sampling: q.sampling, release: release, prompts: []prompt{{ids: ids}}, eos: s.chatEOS, fresh: true, top: top, maxNew: func(n int) int {
+		return q.maxNew(s.engine.room(n))
 	}}
 	s.answer(ctx, w, req, &chatFormat{server: s, logProbs: q.LogProbs})
 }
