@@ -43,6 +43,7 @@ const (
 	OnlyA        Outcome = "only in A"
 	OnlyB        Outcome = "only in B"
 	Incomparable Outcome = "no common samples"
+	Undecided    Outcome = "too few samples" // fewer than MinPairs
 )
 
 // Change is one difference in what two studies were made from.
@@ -70,12 +71,17 @@ func Compare(a, b *Study) *Comparison {
 			}
 		}
 	}
-	common := 0
+	common, asked := 0, 0
 	for _, p := range places {
 		as, bs := cells(a, p), cells(b, p)
 		for _, m := range metricsOf(a, append(slices.Clone(as), bs...)) {
 			cell := CellComparison{Method: p.method, Model: p.model, Dataset: p.dataset, Metric: m, A: a.metricCell(m, as), B: b.metricCell(m, bs)}
-			cell.Contrast = contrast(m, bs, as, a.Seed, a.Resamples)
+			if _, exact := exactOf(m, as); exact || sameQuestions(a, b, m, as, bs) {
+				cell.Contrast = contrast(m, bs, as, a.Seed, a.Resamples)
+			} else {
+				cell.Contrast.Unpaired = "the samples answer other questions"
+				asked++
+			}
 			cell.Outcome = outcome(cell)
 			if cell.Contrast.Unpaired == "" {
 				common++
@@ -89,8 +95,94 @@ func Compare(a, b *Study) *Comparison {
 	case common == 0:
 		c.Problems = append(c.Problems, "the runs have no samples in common: no method was trained with the same seed and scored on the same samples by both; only their means are printed")
 	}
+	if asked > 0 {
+		c.Problems = append(c.Problems, fmt.Sprintf("%d of the values answer other questions (the held-out instructions or benchmark questions differ, or are not known), "+
+			"so their samples are no pairs whatever their numbers: only means are printed", asked))
+	}
 	c.Changes = changes(a, b)
 	return c
+}
+
+// exactOf tells whether a metric is one number for a cell, which needs no samples to be compared.
+func exactOf(m Metric, cells []CellData) (float64, bool) {
+	for i := range cells {
+		if v, ok := m.exact(&cells[i]); ok {
+			return v, true
+		}
+	}
+	return 0, false
+}
+
+// sameQuestions tells whether two studies' samples of a metric answer the same questions. Samples are numbered within a set of
+// questions, so that equal numbers mean nothing between different sets.
+func sameQuestions(a, b *Study, m Metric, as, bs []CellData) bool {
+	qa, knownA := a.questions(m, as)
+	qb, knownB := b.questions(m, bs)
+	if !knownA || !knownB {
+		// What was lost may still be known to be the same: the very scores of the other study.
+		return slices.Equal(sourcesOf(m, as), sourcesOf(m, bs)) && len(sourcesOf(m, as)) > 0
+	}
+	return slices.Equal(qa, qb)
+}
+
+func sourcesOf(m Metric, cells []CellData) []string {
+	var all []string
+	for i := range cells {
+		all = union(all, cells[i].Scores[m.Name].Sources)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// questions returns digests of what the cells' samples were asked, in order; known is false where a result on the way is not
+// among the study's. Scores from files have none: their samples have the names that the files give them.
+func (s *Study) questions(m Metric, cells []CellData) (digests []string, known bool) {
+	known = true
+	find := func(is func(*artifact.Manifest) bool) *artifact.Manifest {
+		for _, u := range s.Stages {
+			if u.Manifest != nil && is(u.Manifest) {
+				return u.Manifest
+			}
+		}
+		known = false
+		return nil
+	}
+	var walk func(of *artifact.Manifest)
+	walk = func(of *artifact.Manifest) {
+		if of == nil {
+			return
+		}
+		for _, role := range slices.Sorted(maps.Keys(of.Inputs)) {
+			ref := of.Inputs[role]
+			switch ref.Stage {
+			case "instructions", "questions":
+				if q := find(func(m *artifact.Manifest) bool { return m.Stage == ref.Stage && m.Key == ref.Key }); q != nil {
+					digests = union(digests, []string{asked(q)})
+				}
+			case "predictions", "judgments":
+				walk(find(func(m *artifact.Manifest) bool { return m.Stage == ref.Stage && m.Key == ref.Key }))
+			}
+		}
+	}
+	for _, source := range sourcesOf(m, cells) {
+		// A repaired result has another generation and is the same.
+		name := func(s string) string { return s[:max(0, strings.LastIndex(s, "/"))] }
+		if name(source) != "" {
+			walk(find(func(m *artifact.Manifest) bool { return name(Source(m.Ref())) == name(source) }))
+		}
+	}
+	slices.Sort(digests)
+	return digests, known
+}
+
+// asked is the digest of what a result asks: of instructions the held-out ones alone, since those for training are asked of nobody.
+func asked(m *artifact.Manifest) string {
+	for _, o := range m.Outputs {
+		if strings.HasPrefix(o.Name, "held-out.") {
+			return o.Blob.Digest
+		}
+	}
+	return m.Digest()
 }
 
 // metricsOf lists the metrics that any of the cells has: scores by name, the loss also by
@@ -162,6 +254,8 @@ func outcome(c CellComparison) Outcome {
 		return Incomparable
 	case d.Identical:
 		return Same
+	case d.Few:
+		return Undecided
 	case c.Metric.measured() && len(d.PerSeed) < 2:
 		return Noise
 	case d.Differs():

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/longalign/longalign-go/datasets/artifact"
 )
 
 // changedStudy is the demo study run again with another learning rate, which changed the
@@ -92,12 +94,25 @@ func TestStudiesThatCannotBeComparedSaySo(t *testing.T) {
 				}
 			}
 		}, "no samples in common"},
+		"other questions under the same numbers": {func(s *Study) {
+			for i := range s.Cells {
+				s.Cells[i].Timing, s.Cells[i].LossShare = nil, nil
+			}
+			askOf(s, "f")
+		}, "answer other questions"},
 		"no cells": {func(s *Study) { s.Cells = nil }, "one of the runs has no finished cell"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := demoStudy()
+			a, b := demoStudy(), demoStudy()
+			askOf(a, "b")
+			askOf(b, "b")
 			tt.change(b)
-			c := Compare(demoStudy(), b)
+			c := Compare(a, b)
+			for _, x := range c.Cells {
+				if x.Outcome != Incomparable && x.Outcome != OnlyA && x.Metric.Bucket == nil && x.Metric.Name == MetricLoss {
+					t.Errorf("%s, %s: %q", x.Method, x.Metric, x.Outcome)
+				}
+			}
 			if !slices.ContainsFunc(c.Problems, func(p string) bool { return strings.Contains(p, tt.want) }) {
 				t.Errorf("problems %q, want one that says %q", c.Problems, tt.want)
 			}
@@ -105,5 +120,56 @@ func TestStudiesThatCannotBeComparedSaySo(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// askOf makes the held-out instructions of a study with this content the questions of its predictions.
+func askOf(s *Study, content string) {
+	var instructions artifact.Ref
+	for _, u := range s.Stages {
+		switch u.Manifest.Stage {
+		case "instructions":
+			instructions = u.Manifest.Ref()
+			u.Manifest.Outputs = []artifact.Output{
+				{Name: "train.jsonl.zst", Blob: artifact.Blob{Digest: "sha256:" + strings.Repeat("1", 64)}},
+				{Name: "held-out.jsonl.zst", Blob: artifact.Blob{Digest: "sha256:" + strings.Repeat(content, 64)}},
+			}
+		case "predictions":
+			u.Manifest.Inputs["instructions"] = instructions
+		}
+	}
+}
+
+func TestOnlyTheQuestionsDecideWhetherSamplesPair(t *testing.T) {
+	a, b := demoStudy(), demoStudy()
+	askOf(a, "b")
+	askOf(b, "b")
+	for _, u := range b.Stages {
+		if u.Manifest.Stage == "instructions" {
+			u.Manifest.Key = strings.Repeat("9", 64) // other parameters, the same held-out questions
+			u.Manifest.Outputs[0].Blob.Digest = "sha256:" + strings.Repeat("2", 64)
+		}
+	}
+	for _, u := range b.Stages {
+		if u.Manifest.Stage == "predictions" {
+			u.Manifest.Inputs["instructions"] = artifact.Ref{Stage: "instructions", Key: strings.Repeat("9", 64), Generation: 1}
+		}
+	}
+	for _, x := range Compare(a, b).Cells {
+		if x.Outcome != Same {
+			t.Errorf("%s, %s: %q", x.Method, x.Metric, x.Outcome)
+		}
+	}
+	b.Stages = slices.DeleteFunc(b.Stages, func(u StageUse) bool { return u.Manifest.Stage == "instructions" })
+	for i := range b.Cells {
+		for name, set := range b.Cells[i].Scores {
+			set.Sources = []string{"scores/ffffffffffff/1"}
+			b.Cells[i].Scores[name] = set
+		}
+	}
+	for _, x := range Compare(a, b).Cells {
+		if _, exact := exactOf(x.Metric, a.Cells); !exact && x.Outcome != Incomparable {
+			t.Errorf("questions that are not known, %s, %s: %q", x.Method, x.Metric, x.Outcome)
+		}
 	}
 }

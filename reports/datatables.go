@@ -1,6 +1,7 @@
 package reports
 
 import (
+	"fmt"
 	"slices"
 )
 
@@ -111,7 +112,7 @@ func ExpectationTable(s *Study) *Table {
 		Name:  "expected",
 		Title: "Expected and observed",
 		Caption: "The expectations were written down before the run. \"held\" and \"not held\" need an interval that excludes 0 on the expected or the opposite side; " +
-			"an expected equality is held when no difference was found.",
+			"an expected equality is held when no difference was found. With fewer than " + fmt.Sprint(MinPairs) + " samples, or while a seed or samples are missing, there is no verdict.",
 		Columns: []Column{
 			{Name: "Expected before the run", Text: true},
 			{Name: "Observed", Text: true},

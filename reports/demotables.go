@@ -38,7 +38,7 @@ const differenceNote = "difference"
 
 func differenceFootnote() Footnote {
 	return Footnote{differenceNote, "difference from the baseline on the same samples and seeds; its interval is the wider of the paired bootstrap " +
-		"over samples and the t interval over seeds"}
+		"over samples and the t interval over seeds; fewer than " + fmt.Sprint(MinPairs) + " samples have no interval and decide nothing"}
 }
 
 // scoreColumn is a column of a table of scores: a metric, or its difference from the baseline.

@@ -37,6 +37,9 @@ const (
 	NotHeld     Verdict = "not held"
 	WithinNoise Verdict = "within noise"
 	NotMeasured Verdict = "not measured"
+	// TooFew and Unfinished decide nothing: fewer samples than MinPairs, or a seed or samples that are still to come.
+	TooFew     Verdict = "too few samples"
+	Unfinished Verdict = "incomplete"
 )
 
 // Observation is an expectation with what the numbers say about it.
@@ -123,7 +126,41 @@ func (s *Study) observe(e Expectation) Observation {
 		o.Verdict = verdict(down, up)
 	}
 	o.Observed = s.sentence(m, e, c)
+	switch lacks := s.lacks(m, e, c); {
+	case c.Few:
+		o.Verdict = TooFew
+		o.Observed += fmt.Sprintf(" %d samples are too few to tell: it takes %d, and two of each group.", c.N, MinPairs)
+	case lacks != "":
+		o.Verdict = Unfinished
+		o.Observed += " Not final: " + lacks + "."
+	}
 	return o
+}
+
+// lacks says what an observation still waits for, "" when it has all seeds and samples.
+func (s *Study) lacks(m Metric, e Expectation, c Contrast) string {
+	wanted := s.seeds()
+	for _, name := range []string{e.A, e.B} {
+		have := len(s.of(name))
+		for cell := range s.Missing {
+			if slices.Contains(strings.FieldsFunc(cell, func(r rune) bool { return strings.ContainsRune("=,/", r) }), name) {
+				have++
+			}
+		}
+		wanted = max(wanted, have)
+	}
+	if n := len(c.PerSeed); n < wanted {
+		return fmt.Sprintf("%d of %d seeds have results of both", n, wanted)
+	}
+	if c.Exact {
+		return ""
+	}
+	for _, name := range []string{e.A, e.B} {
+		if cell := s.cell(m, s.of(name)); cell.Incomplete {
+			return s.label(name) + " lacks samples"
+		}
+	}
+	return ""
 }
 
 func joinBuckets(buckets []Bucket) string {

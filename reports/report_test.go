@@ -3,8 +3,10 @@ package reports
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -200,6 +202,64 @@ func TestOneTimingProvesNothing(t *testing.T) {
 	s.Cells = first
 	if o := Observe(s)[0]; o.Verdict != WithinNoise {
 		t.Errorf("one seed's time gave the verdict %q: %s", o.Verdict, o.Observed)
+	}
+}
+
+func TestFewSamplesDecideNothing(t *testing.T) {
+	cell := func(method string, n int, v float64) CellData {
+		set := ScoreSet{}
+		for i := range n {
+			set.Samples = append(set.Samples, Sample{ID: fmt.Sprint(i), Value: v + 0.01*float64(i)})
+		}
+		return CellData{Method: method, Scores: map[string]ScoreSet{MetricLoss: set, MetricF1: set}}
+	}
+	for n, decided := range map[int]bool{1: false, 2: false, MinPairs - 1: false, MinPairs: true} {
+		s := &Study{Kind: KindDemo, Resamples: 100, Cells: []CellData{cell("a", n, 1), cell("b", n, 2)}, Expected: []Expectation{
+			{Metric: MetricLoss, A: "a", B: "b", Direction: ExpectLower}, {Metric: MetricLoss, A: "a", B: "b", Direction: ExpectEqual}}}
+		want := []Verdict{TooFew, TooFew}
+		if decided {
+			want = []Verdict{Held, NotHeld}
+		}
+		for i, o := range Observe(s) {
+			if o.Verdict != want[i] || !decided && !strings.Contains(o.Observed, "too few") {
+				t.Errorf("n = %d, %s: %q, %s", n, o.Expectation.Direction, o.Verdict, o.Observed)
+			}
+		}
+		marked := false
+		for _, table := range Tables(s) {
+			for _, r := range table.Rows {
+				for _, c := range r.Cells {
+					marked = marked || c.Best
+				}
+			}
+		}
+		if marked != decided {
+			t.Errorf("n = %d: a best value is marked: %v", n, marked)
+		}
+		other := &Study{Kind: KindDemo, Resamples: 100, Cells: []CellData{cell("a", n, 5)}}
+		for _, x := range Compare(s, other).Cells {
+			if want := map[bool]Outcome{false: Undecided, true: Differs}[decided]; x.Method == "a" && x.Metric.Bucket == nil && x.Outcome != want {
+				t.Errorf("n = %d: compared: %q, want %q", n, x.Outcome, want)
+			}
+		}
+	}
+}
+
+func TestNoVerdictBeforeEverySeedHasResults(t *testing.T) {
+	s := demoStudy()
+	s.Expected = s.Expected[:4]
+	s.Cells = slices.DeleteFunc(s.Cells, func(c CellData) bool { return c.Method == "weighted" && c.Seed == 2 })
+	for _, o := range Observe(s) {
+		if o.Verdict != Unfinished || !strings.Contains(o.Observed, "2 of 3 seeds") {
+			t.Errorf("%s: %q, %s", o.Claim, o.Verdict, o.Observed)
+		}
+	}
+	s = demoStudy()
+	s.Cells = slices.DeleteFunc(s.Cells, func(c CellData) bool { return c.Seed > 1 })
+	s.Missing = map[string]string{"method=packing,seed=2": "killed"}
+	s.Expected = s.Expected[:1]
+	if o := Observe(s)[0]; o.Verdict != Unfinished || !strings.Contains(o.Observed, "1 of 2 seeds") {
+		t.Errorf("a seed that failed everywhere: %q, %s", o.Verdict, o.Observed)
 	}
 }
 

@@ -262,15 +262,22 @@ type Contrast struct {
 	Seeds   []int
 	// Exact metrics are counted, not estimated.
 	Exact bool
+	// Few says that there are too few samples for an interval: fewer than MinPairs, or fewer than two of a group. Low and High
+	// are then Diff.
+	Few bool
 	// Identical says that every pair is equal, to the last bit for scores.
 	Identical bool
 	// Unpaired says why there is no comparison: empty when there is one.
 	Unpaired string
 }
 
-// Differs reports whether the interval excludes 0.
+// MinPairs is how many samples a difference needs to be more than noise: with fewer, even all of them on one side of 0 are
+// no rare chance (two-sided sign test: 5 of 5 have p = 0.06, 6 of 6 have 0.03), and resampling so few understates their spread.
+const MinPairs = 6
+
+// Differs reports whether the interval excludes 0. Too few samples have none.
 func (c Contrast) Differs() bool {
-	return c.Unpaired == "" && (c.Low > 0 || c.High < 0)
+	return c.Unpaired == "" && !c.Few && (c.Low > 0 || c.High < 0)
 }
 
 // contrast compares the cells of two methods, which differ in the seed only.
@@ -348,12 +355,21 @@ func contrast(m Metric, as, bs []CellData, seed uint64, resamples int) Contrast 
 		iv := meanCI(pooled, groups, seed, resamples)
 		out.Diff, out.N = iv.Mean, iv.N
 		out.Low, out.High = min(iv.Low, iv.Mean-half), max(iv.High, iv.Mean+half)
-		return out
+		alone := slices.ContainsFunc(grouped(pooled, groups), func(g []float64) bool { return len(g) < 2 })
+		return out.unlessFew(alone)
 	}
 	iv := bootstrap.Paired(scores(pooled), make([]float64, len(pooled)), seed, resamples)
 	out.Diff, out.N = iv.Diff, iv.N
 	out.Low, out.High = min(iv.Low, iv.Diff-half), max(iv.High, iv.Diff+half)
-	return out
+	return out.unlessFew(false)
+}
+
+// unlessFew takes the interval away that too few samples do not support; alone: a group has a single one, whose spread nobody knows.
+func (c Contrast) unlessFew(alone bool) Contrast {
+	if c.N < MinPairs || alone {
+		c.Few, c.Low, c.High = true, c.Diff, c.Diff
+	}
+	return c
 }
 
 // unpairedGroup is the first group, by name, without a sample, "" if every one has some.
