@@ -53,7 +53,7 @@ func scoreFiles(ctx context.Context, _ *Activities, raw json.RawMessage) (map[st
 }
 
 func runBenchmarkScores(ctx context.Context, j *job, p datasets.BenchmarkScoresParams) error {
-	s := &benchmarkScores{j: j, p: p, scores: Scores{Metrics: map[string]reports.ScoreSet{}}}
+	s := &benchmarkScores{j: j, p: p, scores: Scores{Metrics: map[string]reports.ScoreSet{}, AnsweredBy: p.AnsweredBy}}
 	if p.Benchmark == datasets.BenchmarkShortTasks {
 		if err := s.shortTasks(ctx); err != nil {
 			return err
@@ -121,6 +121,7 @@ func (s *benchmarkScores) load(ctx context.Context) (err error) {
 	if err := s.j.readJSON(ctx, "judgments", judgeFile, s.judge); err != nil {
 		return err
 	}
+	s.scores.JudgedBy = s.judge.Name
 	for m, err := range lines[datasets.Judgment](ctx, s.j, "judgments", judgmentsFile) {
 		if err != nil {
 			return err

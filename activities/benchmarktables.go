@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ func leaderboardAverages(metrics map[string]reports.ScoreSet) {
 			}
 			found++
 			all.Wanted += set.Wanted
+			all.AnsweredBy = cmp.Or(all.AnsweredBy, set.AnsweredBy)
 			all.Marks, all.Sources = unionOf(all.Marks, set.Marks), unionOf(all.Sources, set.Sources)
 			for _, x := range set.Samples {
 				x.Group = dataset
@@ -60,13 +62,13 @@ func (j *job) benchmarks(ctx context.Context, c TablesCell, d *reports.CellData)
 		if err := j.readJSON(ctx, role, "scores.json", &made); err != nil {
 			return err
 		}
-		moved, err := j.judgeMoved(ctx, role)
+		moved, err := j.judgeMoved(ctx, c, role)
 		if err != nil {
 			return err
 		}
 		source := []string{reports.Source(j.call.Inputs[role])}
 		for name, set := range made.Metrics {
-			set.Sources = source
+			set.Sources, set.AnsweredBy = source, made.AnsweredBy
 			if moved && slices.Contains(made.Judged, name) {
 				set.Marks = unionOf(set.Marks, []string{reports.NoteMoved})
 			}
@@ -74,7 +76,7 @@ func (j *job) benchmarks(ctx context.Context, c TablesCell, d *reports.CellData)
 		}
 		if made.Needle != nil {
 			d.Needle = made.Needle
-			d.Needle.Sources = source
+			d.Needle.Sources, d.Needle.AnsweredBy = source, made.AnsweredBy
 		}
 	}
 	leaderboardAverages(d.Scores)
@@ -83,12 +85,12 @@ func (j *job) benchmarks(ctx context.Context, c TablesCell, d *reports.CellData)
 
 // judgeMoved tells whether the judge behind scores rates otherwise than it did at first. That was measured, and so is in the
 // judgments' manifest alone.
-func (j *job) judgeMoved(ctx context.Context, role string) (bool, error) {
+func (j *job) judgeMoved(ctx context.Context, c TablesCell, role string) (bool, error) {
 	m, err := j.input(ctx, role)
 	if err != nil {
 		return false, err
 	}
-	ref, ok := m.Inputs["judgments"]
+	ref, ok := j.own.inputs(ctx, m, c.Name)["judgments"]
 	if !ok {
 		return false, nil
 	}

@@ -59,9 +59,9 @@ type Foundation struct {
 	Problems  []string               `json:"problems,omitempty"`
 }
 
-// Rest follows a table's value down to the documents.
-func (a *Activities) Rest(ctx context.Context, cell TableCell) (*Foundation, error) {
-	f := &Foundation{TableCell: cell}
+// Rest follows a value of a run's tables down to the documents.
+func (a *Activities) Rest(ctx context.Context, run *artifact.RunRecord, cell TableCell) (*Foundation, error) {
+	f, own := &Foundation{TableCell: cell}, newOwnResults(a.Store, run)
 	seen := map[artifact.Ref]bool{}
 	var visit func(ref artifact.Ref) error
 	visit = func(ref artifact.Ref) error {
@@ -77,7 +77,8 @@ func (a *Activities) Rest(ctx context.Context, cell TableCell) (*Foundation, err
 			f.Problems = append(f.Problems, fmt.Sprintf("%s: %v", ref, err))
 			return nil
 		}
-		f.Chain = append(f.Chain, TraceStage{Stage: m.Stage, Ref: m.Ref(), Inputs: m.Inputs, Counts: m.Counts})
+		inputs := own.inputs(ctx, m, "")
+		f.Chain = append(f.Chain, TraceStage{Stage: m.Stage, Ref: m.Ref(), Inputs: inputs, Counts: m.Counts})
 		if m.Stage == "documents" {
 			if f.Documents == nil {
 				f.Documents = map[datasets.Split]int{}
@@ -86,8 +87,8 @@ func (a *Activities) Rest(ctx context.Context, cell TableCell) (*Foundation, err
 			f.Documents[datasets.SplitTrain] += int(m.Counts["documents"]) - held
 			f.Documents[datasets.SplitHeldOut] += held
 		}
-		for _, role := range slices.Sorted(maps.Keys(m.Inputs)) {
-			if err := visit(m.Inputs[role]); err != nil {
+		for _, role := range slices.Sorted(maps.Keys(inputs)) {
+			if err := visit(inputs[role]); err != nil {
 				return err
 			}
 		}

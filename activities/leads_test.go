@@ -54,7 +54,7 @@ func TestABenchmarksValueLeadsToTheDocumentsAndBack(t *testing.T) {
 	if i < 0 {
 		t.Fatalf("no value of qasper among %d", len(cells))
 	}
-	f, err := a.Rest(t.Context(), cells[i])
+	f, err := a.Rest(t.Context(), run, cells[i])
 	if err != nil || len(f.Problems) > 0 {
 		t.Fatal(err, f.Problems)
 	}

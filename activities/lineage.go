@@ -70,7 +70,7 @@ func (a *Activities) Trace(ctx context.Context, run *artifact.RunRecord, wantCel
 			continue
 		}
 		t := &tracer{CellTrace: CellTrace{Cell: cell}, want: wantDocument, documents: map[string]*DocumentTrace{}, instances: map[int]*InstanceTrace{}}
-		t.job = &job{a: a, dir: dir, call: Call{Inputs: map[string]artifact.Ref{}}, manifest: &artifact.Manifest{Counts: map[string]int64{}}}
+		t.job = &job{a: a, dir: dir, own: newOwnResults(a.Store, run), call: Call{Inputs: map[string]artifact.Ref{}}, manifest: &artifact.Manifest{Counts: map[string]int64{}}}
 		t.follow(ctx, run)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -99,7 +99,7 @@ func (t *tracer) follow(ctx context.Context, run *artifact.RunRecord) {
 		if m, err := t.a.Store.Current(ctx, call.Ref); err != nil {
 			t.problem("%s: %v", call.Ref, err)
 		} else {
-			stage.Inputs, stage.Counts = m.Inputs, m.Counts
+			stage.Inputs, stage.Counts = t.own.inputs(ctx, m, t.Cell), m.Counts
 		}
 		t.Chain = append(t.Chain, stage)
 	}

@@ -21,6 +21,9 @@ type Scores struct {
 	Metrics map[string]reports.ScoreSet `json:"metrics"`
 	// Judged names the metrics that are a judge's ratings.
 	Judged []string `json:"judged,omitempty"`
+	// AnsweredBy is the model of the endpoint that answered, "" for the cell's checkpoint; JudgedBy who rated the answers, "" for nobody.
+	AnsweredBy string `json:"answered_by,omitempty"`
+	JudgedBy   string `json:"judged_by,omitempty"`
 	// Needle is the needle test's grid, of the benchmark of that name.
 	Needle *reports.NeedleGrid `json:"needle,omitempty"`
 	// NeedleCells are that grid's cells one by one, with where each needle came to lie.

@@ -240,7 +240,8 @@ type job struct {
 	call     Call
 	dir      string // removed when the stage ends
 	manifest *artifact.Manifest
-	shard    *shard // the part of the stage's work that this is; nil for all of it
+	own      *ownResults // of the run that is told of; nil while results are made
+	shard    *shard      // the part of the stage's work that this is; nil for all of it
 	signals  signaller
 	progress atomic.Pointer[Progress]
 	moves    atomic.Int64 // grows with each report of progress

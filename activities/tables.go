@@ -124,13 +124,21 @@ func ReadStudy(ctx context.Context, store *artifact.Store, tables artifact.Ref, 
 		return nil, fmt.Errorf("%s holds no %s; it was made by another version of longalign: run the study again", tables, studyFile)
 	}
 	s := &reports.Study{}
+	own, call := newOwnResults(store, run), Call{Stage: m.Stage, Params: m.Params, Inputs: m.Inputs}
 	if err := store.ReadJSON(ctx, out.Blob, s); err != nil {
 		lost := fmt.Errorf("%s of %s: %w", studyFile, m.Ref(), err)
-		if s, err = gatherStudy(ctx, store, Call{Stage: m.Stage, Params: m.Params, Inputs: m.Inputs}, lost); err != nil {
+		if s, err = gatherStudy(ctx, store, call, own, lost); err != nil {
 			return nil, err
 		}
+	} else if own.differ(ctx, s.Stages) {
+		// Another run's equal results led to the same tables. What cannot be gathered of this run's is told of that one's.
+		if mine, err := gatherStudy(ctx, store, call, own, nil); err == nil && len(mine.Problems) == 0 {
+			s = mine
+		} else if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 	}
-	s.Stages = append(s.Stages, reports.StageUse{Manifest: m})
+	s.Stages = append(s.Stages, reports.StageUse{Manifest: own.manifest(ctx, m, "")})
 	recorded(ctx, store, s, run)
 	return s, nil
 }
@@ -138,7 +146,7 @@ func ReadStudy(ctx context.Context, store *artifact.Store, tables artifact.Ref, 
 // GatherStudy makes the study of a run whose tables cannot be read at all, from what they were made from, as far as the store has it. call
 // is the one that made them.
 func GatherStudy(ctx context.Context, store *artifact.Store, call Call, run *artifact.RunRecord, lost error) (*reports.Study, error) {
-	s, err := gatherStudy(ctx, store, call, lost)
+	s, err := gatherStudy(ctx, store, call, newOwnResults(store, run), lost)
 	if err != nil {
 		return nil, err
 	}
@@ -165,12 +173,16 @@ func recorded(ctx context.Context, store *artifact.Store, s *reports.Study, run 
 	}
 }
 
-// gatherStudy makes a study from the inputs of a call for tables whose own output cannot be read, as far as they can be.
-func gatherStudy(ctx context.Context, store *artifact.Store, call Call, lost error) (*reports.Study, error) {
+// gatherStudy makes a study from the inputs of a call for tables, as far as they can be read: of one whose own output is lost, or, with
+// lost nil, of a run's own results.
+func gatherStudy(ctx context.Context, store *artifact.Store, call Call, own *ownResults, lost error) (*reports.Study, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	p, err := decodeParams[TablesParams](call.Params)
+	if err == nil {
+		call, err = own.tables(ctx, call)
+	}
 	if err != nil {
 		return nil, errors.Join(lost, err)
 	}
@@ -179,8 +191,11 @@ func gatherStudy(ctx context.Context, store *artifact.Store, call Call, lost err
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	j := &job{a: &Activities{Store: store, Scratch: dir}, call: call, dir: dir, manifest: &artifact.Manifest{Counts: map[string]int64{}}}
-	problems := []string{fmt.Sprintf("%v; the report is made from what its tables were made from", lost)}
+	j := &job{a: &Activities{Store: store, Scratch: dir}, call: call, dir: dir, own: own, manifest: &artifact.Manifest{Counts: map[string]int64{}}}
+	var problems []string
+	if lost != nil {
+		problems = append(problems, fmt.Sprintf("%v; the report is made from what its tables were made from", lost))
+	}
 	s, err := j.study(ctx, p, func(err error) error {
 		problems = append(problems, err.Error())
 		return ctx.Err()
@@ -420,6 +435,11 @@ func (j *job) dataSummary(ctx context.Context) (*reports.DataSummary, error) {
 	return s, nil
 }
 
+// cellRoles are the inputs of the tables stage that every cell has.
+func cellRoles(c TablesCell) []string {
+	return []string{"batches/" + c.Name, "checkpoint/" + c.Name, "scores/" + c.Name}
+}
+
 // lineage lists every manifest the study rests on, with the cells that used it.
 func (j *job) lineage(ctx context.Context, p TablesParams) ([]reports.StageUse, error) {
 	cells := map[artifact.Ref]map[string]bool{}
@@ -434,7 +454,7 @@ func (j *job) lineage(ctx context.Context, p TablesParams) ([]reports.StageUse, 
 					return err
 				}
 			}
-			manifests[ref] = m
+			manifests[ref] = j.own.manifest(ctx, m, cell)
 		} else if cell == "" || cells[ref][cell] {
 			return nil
 		}
@@ -449,7 +469,7 @@ func (j *job) lineage(ctx context.Context, p TablesParams) ([]reports.StageUse, 
 		return nil
 	}
 	for _, c := range p.Cells {
-		for _, role := range append([]string{"batches/" + c.Name, "checkpoint/" + c.Name, "scores/" + c.Name}, j.benchmarkRoles(c)...) {
+		for _, role := range append(cellRoles(c), j.benchmarkRoles(c)...) {
 			if err := walk(j.call.Inputs[role], c.Name); err != nil {
 				return nil, err
 			}

@@ -277,6 +277,8 @@ type BenchmarkScoresParams struct {
 	Benchmark  string   `json:"benchmark"`
 	Datasets   []string `json:"datasets,omitempty"`
 	MaxSamples int      `json:"max_samples,omitempty"`
+	// AnsweredBy is the model of the endpoint that answered in place of the cell's checkpoint, "" for the checkpoint.
+	AnsweredBy string `json:"answered_by,omitempty"`
 	// Results is the file of lm-evaluation-harness that is imported, unless the input "predictions" holds one.
 	Results string `json:"results,omitempty" key:"-"`
 }

@@ -68,3 +68,31 @@ func TestAnAverageWithoutOneOfItsDatasetsIsIncomplete(t *testing.T) {
 		t.Errorf("without y, the difference of the means of x and y is %+v", d)
 	}
 }
+
+func TestAnEndpointsAnswersAreNotAMethodsResult(t *testing.T) {
+	set := ScoreSet{Samples: []Sample{{ID: "1", Value: 4}, {ID: "2", Value: 6}}, AnsweredBy: "far-model"}
+	cell := func(method string) CellData {
+		return CellData{Method: method, Model: "Llama-2-7B-64k", Dataset: "LongAlign-10k", Scores: map[string]ScoreSet{"longbench:lcc": set, "LongBench-Chat": set}}
+	}
+	s := &Study{Kind: KindPaper, Cells: []CellData{cell("naive"), cell("packing")}}
+	if d := s.contrast(Metric{Name: "LongBench-Chat"}, s.of("packing"), s.of("naive")); !strings.Contains(d.Unpaired, "far-model") {
+		t.Errorf("one model's answers are compared with themselves as if two methods had made them: %+v", d)
+	}
+	out, err := Render(Text, PaperTables(s)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(out), "answered by far-model") {
+		t.Errorf("no footnote says who answered:\n%s", out)
+	}
+	for name, figure := range map[string]func(*Study) (*Figure, error){"overview": OverviewFigure, "leaderboard": LeaderboardFigure} {
+		leaders := *s
+		for i := range leaders.Cells {
+			leaders.Cells[i].Scores["LongBench-Chat Point-wise Rate"] = set
+			leaders.Cells[i].Model = "Llama-2-7B"
+		}
+		if f, err := figure(&leaders); err != nil || name == "leaderboard" && len(f.Marks) != 1 {
+			t.Errorf("figure %s does not say who answered: %v %v", name, f.Marks, err)
+		}
+	}
+}

@@ -52,6 +52,17 @@ func StandardFootnotes() []Footnote {
 	}
 }
 
+// answeredPrefix begins the IDs of footnotes that say who answered in place of a cell's model: what follows is the name.
+const answeredPrefix = "answered by "
+
+// answeredNote is the mark of scores of answers that were not the cell's model's.
+func answeredNote(by string) []string {
+	if by == "" {
+		return nil
+	}
+	return []string{answeredPrefix + by}
+}
+
 // definitions maps footnote IDs to their texts; the table's own win. Scores of LongBench may be marked with what was corrected.
 func (t *Table) definitions() map[string]string {
 	defs := map[string]string{}
@@ -60,6 +71,15 @@ func (t *Table) definitions() map[string]string {
 	}
 	for _, f := range StandardFootnotes() {
 		defs[f.ID] = f.Text
+	}
+	for _, r := range t.Rows {
+		for _, c := range r.Cells {
+			for _, id := range c.Marks {
+				if by, ok := strings.CutPrefix(id, answeredPrefix); ok {
+					defs[id] = fmt.Sprintf("answered by %s, an endpoint's model: this row's own model did not answer, so that the value says nothing of how it was trained", by)
+				}
+			}
+		}
 	}
 	for _, f := range t.Footnotes {
 		defs[f.ID] = f.Text

@@ -157,7 +157,7 @@ func (s *Study) cell(m Metric, cells []CellData) Cell {
 	for i := range cells {
 		c := &cells[i]
 		set, there := c.Scores[m.Name]
-		out.Marks = union(out.Marks, set.Marks)
+		out.Marks = union(union(out.Marks, set.Marks), answeredNote(set.AnsweredBy))
 		out.Sources = union(out.Sources, set.Sources)
 		if there && len(set.Samples) == 0 && set.N > 0 && m.Bucket == nil {
 			imported = append(imported, set)
@@ -282,6 +282,11 @@ func (c Contrast) Differs() bool {
 
 // contrast compares the cells of two methods, which differ in the seed only.
 func (s *Study) contrast(m Metric, as, bs []CellData) Contrast {
+	for _, c := range slices.Concat(as, bs) {
+		if by := c.Scores[m.Name].AnsweredBy; by != "" && m.Bucket == nil {
+			return Contrast{Unpaired: by + " answered in place of the methods' models"}
+		}
+	}
 	return contrast(m, as, bs, s.Seed, s.Resamples)
 }
 

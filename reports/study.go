@@ -122,6 +122,8 @@ type ScoreSet struct {
 	Truncated int      `json:"truncated,omitempty"`
 	Marks     []string `json:"marks,omitempty"`
 	Sources   []string `json:"sources,omitempty"`
+	// AnsweredBy is who answered in place of the cell's model, "" for that model.
+	AnsweredBy string `json:"answered_by,omitempty"`
 }
 
 // Sample is the score of one sample.
@@ -195,6 +197,8 @@ type NeedleGrid struct {
 	High    float64  `json:"high"`
 	Unit    string   `json:"unit,omitempty"`
 	Sources []string `json:"sources,omitempty"`
+	// AnsweredBy is who answered in place of the cell's model, "" for that model.
+	AnsweredBy string `json:"answered_by,omitempty"`
 }
 
 // DataSummary says what the study was trained and tested on.

@@ -43,7 +43,7 @@ func foundations(ctx context.Context, store *artifact.Store, id string, o lineag
 		if !strings.Contains(c.Row, o.row) || !strings.Contains(c.Column, o.column) {
 			continue
 		}
-		f, err := a.Rest(ctx, c)
+		f, err := a.Rest(ctx, run, c)
 		if err != nil {
 			return err
 		}

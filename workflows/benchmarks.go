@@ -77,6 +77,9 @@ func (s *stages) benchmark(ctx workflow.Context, cell Cell, b datasets.Benchmark
 		}
 		in["judgments"] = judgments
 	}
+	if e := cell.Spec.endpoint(cell.Spec.Benchmarks.Predictor); e != nil && b.Questions != nil {
+		b.Scores.AnsweredBy = e.Model
+	}
 	return s.do(ctx, cell, "scores", b.Name, datasets.ScoresStageParams{ScoresParams: cell.Spec.Scores, Benchmark: &b.Scores}, in)
 }
 
