@@ -1,7 +1,6 @@
 package chat
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"reflect"
@@ -14,7 +13,9 @@ import (
 	"github.com/nikolalohinski/gonja/v2/config"
 	"github.com/nikolalohinski/gonja/v2/exec"
 	"github.com/nikolalohinski/gonja/v2/loaders"
+	"github.com/nikolalohinski/gonja/v2/nodes"
 	"github.com/nikolalohinski/gonja/v2/parser"
+	"github.com/nikolalohinski/gonja/v2/tokens"
 
 	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/tokenizer"
@@ -23,8 +24,9 @@ import (
 // FromJinja compiles a model's own chat_template, named in errors by name.
 //
 // It renders through gonja what gonja renders as Jinja does: if, for, set, break, continue,
-// raw; the filters, tests and methods listed in this file. A template that executes
-// anything else is refused with an error that names it, as is one that rewrites a message
+// raw; the filters, tests and methods listed in this file; operators as Python computes them
+// (jinjanodes.go). A template that executes anything else is refused with an error that names it and
+// the types of its operands, as is one that rewrites a message
 // beyond stripping white space around it, since its text could then not be told from
 // the template's own. Variables are those Hugging Face gives: messages,
 // add_generation_prompt, tools (none) and the special tokens; not today's date, so
@@ -55,17 +57,28 @@ func (j *jinja) compile() (t *exec.Template, err error) {
 	defer recovered(&err)
 	c := config.New()
 	c.TrimBlocks, c.LeftStripBlocks = true, true
-	const root = "/chat_template"
-	loader, err := loaders.NewShiftedLoader(root, bytes.NewReader([]byte(j.src)), loaders.MustNewMemoryLoader(nil))
+	const root, whole = "/chat_template", "template"
+	parsed, err := parser.NewParser(root, tokens.LexAll(j.src, c), c, loaders.MustNewMemoryLoader(nil), statements).Parse()
+	if err != nil {
+		return nil, err
+	}
+	w := &rewriter{src: j.src, functions: map[string]any{"namespace": globals["namespace"], "range": globals["range"]}, done: map[nodes.Node]nodes.Node{}}
+	w.nodes(parsed.Nodes)
+	loader, err := loaders.NewShiftedLoader(root, strings.NewReader("{% "+whole+" %}"), loaders.MustNewMemoryLoader(nil))
 	if err != nil {
 		return nil, err
 	}
 	return exec.NewTemplate(root, c, loader, &exec.Environment{
-		Context:           exec.NewContext(map[string]any{"namespace": globals["namespace"], "range": globals["range"]}),
-		Filters:           filters,
-		Tests:             tests,
-		ControlStructures: statements,
-		Methods:           exec.Methods{Bool: builtins.Methods.Bool, Str: stringMethods, Int: builtins.Methods.Int, Float: builtins.Methods.Float, Dict: builtins.Methods.Dict, List: builtins.Methods.List},
+		Context: exec.NewContext(w.functions),
+		Filters: filters,
+		Tests:   tests,
+		ControlStructures: exec.NewControlStructureSet(map[string]parser.ControlStructureParser{whole: func(p, _ *parser.Parser) (nodes.ControlStructure, error) {
+			return &document{p.Current(), &nodes.Wrapper{Nodes: parsed.Nodes}}, nil
+		}}),
+		Methods: exec.Methods{
+			Bool: exec.NewMethodSet[bool](nil), Str: stringMethods, Int: exec.NewMethodSet[int](nil), Float: exec.NewMethodSet[float64](nil),
+			Dict: exec.NewMethodSet(keep([]string{"get"}, builtins.Methods.Dict.Get)), List: exec.NewMethodSet[[]any](nil),
+		},
 	})
 }
 
@@ -76,9 +89,12 @@ func recovered(err *error) {
 	}
 }
 
-// shorten leaves the template's source out of gonja's errors.
+// shorten leaves the template's source out of gonja's errors, and gonja's words out of ours.
 func shorten(err error) error {
 	text := err.Error()
+	if i := strings.LastIndex(text, refusal); i >= 0 {
+		return errors.New(text[i+len(refusal):])
+	}
 	if i := strings.LastIndex(text, "': "); i >= 0 && strings.HasPrefix(text, "failed to parse template") {
 		text = text[i+3:]
 	}
@@ -339,7 +355,8 @@ func keep[F any](names []string, get func(string) (F, bool)) map[string]F {
 }
 
 var statements = exec.NewControlStructureSet(keep[parser.ControlStructureParser](
-	[]string{"if", "for", "set", "break", "continue", "raw"}, controlStructures.All.Get))
+	[]string{"if", "for", "break", "continue", "raw"}, controlStructures.All.Get)).Update(
+	exec.NewControlStructureSet(map[string]parser.ControlStructureParser{"set": parseAssignment}))
 
 var tests = func() *exec.TestSet {
 	set := exec.NewTestSet(keep(

@@ -1,6 +1,9 @@
 package chat
 
 import (
+	"bytes"
+	"encoding/json"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -54,7 +57,8 @@ func TestJinjaTemplatesBeyondTheExactPartAreRefused(t *testing.T) {
 		`{{ messages|fancy }}`:                                     "fancy",
 		`{{ raise_exception('no system') }}`:                       "the template refuses the conversation: no system",
 		`{{ strftime_now('%d') }}`:                                 "strftime_now",
-		`{% for m in messages %}{{ m.content|upper }}{% endfor %}`: "depending on what it says",
+		`{% for m in messages %}{{ m.content[1:] }}{% endfor %}`:   "depending on what it says",
+		`{% for m in messages %}{{ m.content|upper }}{% endfor %}`: `filter "upper"`,
 		`{% for m in messages %}`:                                  "for",
 	} {
 		tmpl, err := FromJinja(src, "test")
@@ -160,5 +164,49 @@ func TestJinjaPromptsArePrefixesAndDocumentsCannotForgeTokens(t *testing.T) {
 		if ends != 2 {
 			t.Errorf("%s: %d control tokens among the targets, want one an answer", name, ends)
 		}
+	}
+}
+
+// testdata/jinja_expressions.jsonl holds what Jinja 3.1.6's ImmutableSandboxedEnvironment renders, with Hugging Face's settings, for
+// user "q1" and assistant "a1", and which of them are refused here. None is rendered otherwise.
+func TestJinjaExpressionsAreRenderedAsPythonDoesOrRefused(t *testing.T) {
+	tok := testTokenizer(t)
+	file, err := os.ReadFile("testdata/jinja_expressions.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rendered := 0
+	for line := range bytes.Lines(file) {
+		var c struct {
+			Template string  `json:"template"`
+			Want     *string `json:"want"`
+			Refused  bool    `json:"refused"`
+		}
+		if err := json.Unmarshal(line, &c); err != nil {
+			t.Fatal(err)
+		}
+		j := &jinja{src: c.Template}
+		got, err := j.execute(tok, []Message{user("q1"), assistant("a1")}, false)
+		switch {
+		case c.Refused && err == nil:
+			t.Errorf("%s: rendered as %q, want a refusal", c.Template, got)
+		case !c.Refused && err != nil:
+			t.Errorf("%s: %v", c.Template, err)
+		case !c.Refused && (c.Want == nil || got != *c.Want):
+			t.Errorf("%s: rendered as %q, want %v", c.Template, got, c.Want)
+		case err == nil:
+			rendered++
+		}
+	}
+	if rendered < 100 {
+		t.Errorf("%d templates are rendered, fewer than real templates need", rendered)
+	}
+}
+
+func TestRefusalsSayWhereAndWhat(t *testing.T) {
+	j := &jinja{src: "\n{{ 'a' + 1 }}"}
+	_, err := j.execute(testTokenizer(t), []Message{user("q1")}, false)
+	if want := "line 2: str + int is not rendered exactly here; use a built-in template"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }
