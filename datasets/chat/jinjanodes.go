@@ -416,13 +416,14 @@ func (w *rewriter) tested(n *nodes.TestExpression) nodes.Expression {
 	})
 }
 
-// comparison tells whether n compares, unless it stands in parentheses.
-func (w *rewriter) comparison(n nodes.Expression) bool {
-	b, ok := n.(*nodes.BinaryExpression)
-	if !ok {
+// chained tells whether n compares the result of a comparison that stands in no parentheses: in Python, a == b == c is a == b and b == c.
+func (w *rewriter) chained(n *nodes.BinaryExpression) bool {
+	left, ok := n.Left.(*nodes.BinaryExpression)
+	if !ok || !operatorCompares(left.Operator.Token.Type) || !operatorCompares(n.Operator.Token.Type) {
 		return false
 	}
-	return operatorCompares(b.Operator.Token.Type) && !strings.HasSuffix(strings.TrimSpace(w.src[:min(b.Position().Pos, len(w.src))]), "(")
+	before := w.src[:min(n.Operator.Token.Pos, len(w.src))]
+	return !strings.HasSuffix(strings.TrimSpace(before), ")")
 }
 
 func operatorCompares(op tokens.Type) bool {
@@ -430,7 +431,7 @@ func operatorCompares(op tokens.Type) bool {
 }
 
 func (w *rewriter) binary(n *nodes.BinaryExpression) nodes.Expression {
-	if w.comparison(n.Left) && operatorCompares(n.Operator.Token.Type) {
+	if w.chained(n) {
 		return w.function(n, func(*exec.Evaluator) *exec.Value { return refused(n, "a chain of comparisons") })
 	}
 	n.Left, n.Right = w.expression(n.Left), w.expression(n.Right)
