@@ -74,11 +74,12 @@ struct Lane {
 	int parity;
 	std::vector<Product> products;
 	int product_group;
+	int turn; // the slot of the next exchange
 };
 
 struct Warp {
 	int arrived, alive;
-	uint64_t slot[32][8];
+	uint64_t slot[2][32][8]; // what lanes show each other, in turn
 };
 
 static const size_t stack_bytes = 64 << 10, shared_limit = 227 << 10;
@@ -188,7 +189,7 @@ static bool run_block(int threads, size_t shared) {
 	boxes.clear();
 	memset(named, 0, sizeof named);
 	for (int i = 0; i < threads; i++) {
-		lanes[i].state = running, lanes[i].group = 0;
+		lanes[i].state = running, lanes[i].group = lanes[i].turn = 0;
 		lanes[i].copies.clear();
 		lanes[i].products.clear(), lanes[i].product_group = 0;
 		warps[i / 32].alive++;
@@ -255,15 +256,18 @@ static bool launch(Index grid, int threads, size_t shared, uint64_t seed, std::f
 	return true;
 }
 
-static uint64_t *mine() { return warps[current / 32].slot[current % 32]; }
-static uint64_t *of(int lane) { return warps[current / 32].slot[lane]; }
+static uint64_t *mine() { return warps[current / 32].slot[lanes[current].turn][current % 32]; }
+static uint64_t *of(int lane) { return warps[current / 32].slot[lanes[current].turn][lane]; }
+// exchanged ends an exchange. A lane writes its slot of this turn again two exchanges on, which it enters when all lanes have entered
+// the one between, and so have read: no lane has to wait here.
+static void exchanged() { lanes[current].turn ^= 1; }
 
 template <class V> static V shuffle(V v, int from) {
 	memcpy(mine(), &v, sizeof v);
 	warp_barrier();
 	V r;
 	memcpy(&r, of(from), sizeof r);
-	warp_barrier();
+	exchanged();
 	return r;
 }
 
@@ -354,5 +358,5 @@ static inline void multiply(float *c, const uint32_t *a, uint32_t b0, uint32_t b
 		}
 		c[i] = sum;
 	}
-	emulator::warp_barrier();
+	emulator::exchanged();
 }
