@@ -211,7 +211,7 @@ func (j *job) train(ctx context.Context, p datasets.CheckpointParams, model *lla
 	switch {
 	case errors.As(err, &diverged):
 		return &problem{Diverged, err}
-	case err != nil && errors.Is(context.Cause(loop), errStopping):
+	case err != nil && errors.Is(context.Cause(loop), errStopping) && !errors.As(err, new(*train.CheckpointError)):
 		return handover("stopped after step %d of %d, which is saved; another worker goes on from there", trainer.StepsDone(), options.Steps)
 	case err != nil:
 		return err

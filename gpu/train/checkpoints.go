@@ -9,10 +9,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/gofrs/flock"
 )
 
-// Checkpoints is a directory of states, step-00000120 and so on. Each is complete or absent, and an old one is
-// deleted only after a newer one was written and read back.
+// Checkpoints is a directory of the states of one run, step-00000120 and so on. Each is complete or absent, and an old one is
+// deleted only after a newer one was written and read back. Lock keeps other processes out.
 type Checkpoints struct {
 	Dir string
 	// Keep is how many of the newest stay; at least 1.
@@ -44,12 +46,38 @@ func (c Checkpoints) path(step int) string {
 	return filepath.Join(c.Dir, fmt.Sprintf("%s%08d", stepPrefix, step))
 }
 
-// Save writes a state, verifies it and deletes what is older than Keep.
+// LockedError says that another process writes to a directory of checkpoints.
+type LockedError struct{ Dir string }
+
+func (e *LockedError) Error() string {
+	return fmt.Sprintf("another training writes to %s; wait for it, or write elsewhere", e.Dir)
+}
+
+// Lock makes the directory and keeps it for this process until unlock is called or the process ends. While another
+// has it, that is a *LockedError.
+func (c Checkpoints) Lock() (unlock func(), err error) {
+	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+		return nil, err
+	}
+	lock := flock.New(filepath.Join(c.Dir, ".lock"), flock.SetPermissions(0o644))
+	held, err := lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", c.Dir, err)
+	}
+	if !held {
+		return nil, &LockedError{c.Dir}
+	}
+	return func() { _ = lock.Close() }, nil
+}
+
+// Save writes a state, verifies it and deletes those before it that are older than Keep. Where the directory holds a
+// state of another run after as many steps, nothing is written: the error is a *ResumeError.
 func (c Checkpoints) Save(s *State) error {
 	dir := c.path(s.Step)
 	if _, err := os.Stat(dir); err == nil {
-		if verifyState(dir, s.Step) == nil {
-			return nil // a resumed run that took no step
+		if r, err := verifyState(dir, s.Step); err == nil {
+			// A resumed run that took no step, or one that was damaged further on.
+			return s.sameRun(r)
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			return err
@@ -58,13 +86,15 @@ func (c Checkpoints) Save(s *State) error {
 	if err := s.WriteTo(dir); err != nil {
 		return err
 	}
-	if err := verifyState(dir, s.Step); err != nil {
+	if _, err := verifyState(dir, s.Step); err != nil {
 		return fmt.Errorf("a checkpoint did not read back as written: %w", err)
 	}
 	steps, err := c.steps()
 	if err != nil {
 		return err
 	}
+	// Later ones than this are not of its making.
+	steps = slices.DeleteFunc(steps, func(n int) bool { return n > s.Step })
 	for _, old := range steps[:max(0, len(steps)-max(1, c.Keep))] {
 		if err := os.RemoveAll(c.path(old)); err != nil {
 			return err
@@ -82,8 +112,14 @@ func (c Checkpoints) sweep() error {
 	return err
 }
 
-// Latest returns the newest state that is whole, nil if there is none. Damaged ones are passed over
-// and reported to damaged, if it is not nil.
+// Exist reports whether there is any checkpoint, whole or not.
+func (c Checkpoints) Exist() (bool, error) {
+	steps, err := c.steps()
+	return len(steps) > 0, err
+}
+
+// Latest returns the newest state that is whole, nil if there never was one. Damaged ones are passed over
+// and reported to damaged, if it is not nil; an error says that none is whole.
 func (c Checkpoints) Latest(damaged func(error)) (*State, error) {
 	steps, err := c.steps()
 	if err != nil {
@@ -97,6 +133,9 @@ func (c Checkpoints) Latest(damaged func(error)) (*State, error) {
 		if damaged != nil {
 			damaged(err)
 		}
+	}
+	if len(steps) > 0 {
+		return nil, fmt.Errorf("none of the %d checkpoints in %s is whole; bring one back, or start a new run elsewhere", len(steps), c.Dir)
 	}
 	return nil, nil
 }

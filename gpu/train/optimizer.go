@@ -147,23 +147,23 @@ func (a *optimizer) offloaded() bool {
 	return false
 }
 
-// norm returns the gradient's. It is summed by chunks in order, wherever the gradient lies.
-func (a *optimizer) norm() float64 {
-	n := a.grads.rest.Len()
+// norm returns that of the gradient or the weights. It is summed by chunks in order, wherever they lie.
+func (a *optimizer) norm(f *flat) float64 {
+	n := f.rest.Len()
 	span := func(k int) (from, to int) { return k * a.chunk, min((k+1)*a.chunk, n) }
 	var sum float64
 	var coming gpu.Event
 	if from, to := span(0); n > 0 {
-		coming = a.grads.fetch(a.dev, 0, from, to)
+		coming = f.fetch(a.dev, 0, from, to)
 	}
 	for k := 0; k*a.chunk < n; k++ {
 		now := coming
 		if from, to := span(k + 1); from < n {
-			coming = a.grads.fetch(a.dev, (k+1)%2, from, to)
+			coming = f.fetch(a.dev, (k+1)%2, from, to)
 		}
 		a.dev.Await(now)
 		from, to := span(k)
-		sum += a.dev.SquaredNorm(a.grads.at(k%2, from, to))
+		sum += a.dev.SquaredNorm(f.at(k%2, from, to))
 	}
 	return math.Sqrt(sum)
 }

@@ -110,16 +110,13 @@ func (o Options) comparable() (map[string]any, error) {
 	return out, nil
 }
 
-// check compares the run of s with the trainer's.
-func (t *Trainer) check(s *State) error {
-	if s.Version != stateVersion {
-		return &ResumeError{"checkpoint version", stateVersion, s.Version}
-	}
-	is, err := t.opts.comparable()
+// sameRun returns a *ResumeError unless other, of a checkpoint, was made with the options and inputs of r.
+func (r Record) sameRun(other Record) error {
+	is, err := r.Options.comparable()
 	if err != nil {
 		return err
 	}
-	was, err := s.Options.comparable()
+	was, err := other.Options.comparable()
 	if err != nil {
 		return err
 	}
@@ -130,10 +127,21 @@ func (t *Trainer) check(s *State) error {
 			return &ResumeError{name, is[name], was[name]}
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(t.inputs)) {
-		if t.inputs[name] != s.Inputs[name] {
-			return &ResumeError{name, t.inputs[name], s.Inputs[name]}
+	for _, name := range slices.Sorted(maps.Keys(r.Inputs)) {
+		if r.Inputs[name] != other.Inputs[name] {
+			return &ResumeError{name, r.Inputs[name], cmp.Or(other.Inputs[name], "none")}
 		}
+	}
+	return nil
+}
+
+// check compares the run of s with the trainer's.
+func (t *Trainer) check(s *State) error {
+	if s.Version != stateVersion {
+		return &ResumeError{"checkpoint version", stateVersion, s.Version}
+	}
+	if err := (Record{Options: t.opts, Inputs: t.inputs}).sameRun(s.Record); err != nil {
+		return err
 	}
 	if class := t.dev.Info().Class; class != s.DeviceClass {
 		return &ResumeError{"device class", class, s.DeviceClass}
@@ -205,7 +213,7 @@ func (t *Trainer) Restore(s *State) error {
 	if err := t.dev.Sync(); err != nil {
 		return err
 	}
-	t.step, t.history = s.Step, slices.Clone(s.Metrics)
+	t.step, t.history, t.torn = s.Step, slices.Clone(s.Metrics), false
 	return nil
 }
 
@@ -314,6 +322,9 @@ func openState(dir string) (Record, *safetensors.File, error) {
 	if err := json.Unmarshal(data, &r); err != nil {
 		return r, nil, fmt.Errorf("checkpoint %s: %w", dir, err)
 	}
+	if r.Step < 0 || r.Step > r.Options.Steps || r.Step != len(r.Metrics) {
+		return r, nil, fmt.Errorf("checkpoint %s is corrupt: it is after %d of %d steps, with metrics of %d; use an earlier one", dir, r.Step, r.Options.Steps, len(r.Metrics))
+	}
 	path := filepath.Join(dir, StateTensors)
 	digest, err := fileDigest(path)
 	if err != nil {
@@ -327,18 +338,18 @@ func openState(dir string) (Record, *safetensors.File, error) {
 }
 
 // verifyState checks that dir holds the whole state after step steps, without taking it into memory.
-func verifyState(dir string, step int) error {
+func verifyState(dir string, step int) (Record, error) {
 	r, f, err := openState(dir)
 	if err != nil {
-		return err
+		return r, err
 	}
 	if err := f.Close(); err != nil {
-		return err
+		return r, err
 	}
 	if r.Step != step {
-		return fmt.Errorf("checkpoint %s is of step %d, not %d", dir, r.Step, step)
+		return r, fmt.Errorf("checkpoint %s is of step %d, not %d", dir, r.Step, step)
 	}
-	return nil
+	return r, nil
 }
 
 // ReadState opens what WriteTo wrote and verifies its digest. The tensors stay in the file, which Release closes.

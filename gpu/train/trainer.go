@@ -36,13 +36,16 @@ type Metrics struct {
 	EvalLoss *float64 `json:"eval_loss,omitempty"`
 }
 
-// DivergedError says that a step's loss or gradient is not finite or far too large. The step was not taken: the
-// state is that before it.
+// DivergedError says that a step's loss or gradient is not finite or far too large, or, where it was Taken, that the weights which
+// it left are not finite. A step that was not taken leaves the state as it was before.
 type DivergedError struct {
 	Step      int
 	Loss      float64
 	GradNorm  float64
 	Sequences []string // those of the step whose own loss is not finite, or all of them
+	Taken     bool
+	// Kept are the steps of the newest checkpoint of the run: -1 where there is none, 0 where that is not known.
+	Kept int
 }
 
 func (e *DivergedError) Error() string {
@@ -51,8 +54,19 @@ func (e *DivergedError) Error() string {
 	if len(names) > 8 {
 		names, more = names[:8], fmt.Sprintf(" and %d more", len(e.Sequences)-8)
 	}
-	return fmt.Sprintf("step %d diverged: loss %v, gradient norm %v, with sequences %s%s; the last checkpoint is good: lower lr, lengthen the warm-up or look at these sequences",
-		e.Step, e.Loss, e.GradNorm, strings.Join(names, ", "), more)
+	what := ""
+	if e.Taken {
+		what = "weights that are not finite after it, "
+	}
+	kept := ""
+	switch {
+	case e.Kept > 0:
+		kept = fmt.Sprintf("; the newest checkpoint is that after %d steps", e.Kept)
+	case e.Kept < 0:
+		kept = "; there is no checkpoint"
+	}
+	return fmt.Sprintf("step %d diverged: %sloss %v, gradient norm %v, with sequences %s%s%s; lower lr, lengthen the warm-up or look at these sequences",
+		e.Step, what, e.Loss, e.GradNorm, strings.Join(names, ", "), more, kept)
 }
 
 // Trainer trains one model on one device.
@@ -66,6 +80,8 @@ type Trainer struct {
 	history []Metrics
 	inputs  map[string]string
 	names   func(microBatch, sequence int) string
+	latest  []string // the sequences of the last gradient
+	torn    bool     // an update failed midway
 }
 
 // New prepares model for training. The model must have been loaded in the options' dtype.
@@ -217,7 +233,8 @@ func (t *Trainer) Gradient(ctx context.Context, packs []datasets.Pack) (Metrics,
 			}
 		}
 	}
-	mt.GradNorm = t.adam.norm()
+	t.latest = all
+	mt.GradNorm = t.adam.norm(t.adam.grads)
 	if err := t.dev.Sync(); err != nil {
 		return mt, fmt.Errorf("step %d: %w", t.step, err)
 	}
@@ -259,6 +276,7 @@ func (t *Trainer) Step(ctx context.Context, packs []datasets.Pack) (Metrics, err
 	if err := t.lent.wait(t.dev); err != nil {
 		return mt, fmt.Errorf("step %d: %w", t.step, err)
 	}
+	t.torn = true
 	if err := t.adam.update(gpu.AdamW{
 		LR: mt.LR, Beta1: t.opts.Beta1, Beta2: t.opts.Beta2, Eps: t.opts.Eps, WeightDecay: t.opts.WeightDecay,
 		Step: t.step + 1, GradScale: scale,
@@ -268,11 +286,31 @@ func (t *Trainer) Step(ctx context.Context, packs []datasets.Pack) (Metrics, err
 	if err := t.dev.Sync(); err != nil {
 		return mt, fmt.Errorf("step %d: %w", t.step, err)
 	}
+	t.torn = false
 	t.step++
 	mt.Seconds = time.Since(begin).Seconds()
 	mt.TokensPerSecond = float64(mt.Tokens) / max(mt.Seconds, 1e-9)
 	t.history = append(t.history, mt)
 	return mt, nil
+}
+
+// sound returns an error unless the state is that after a whole step: a *DivergedError where the weights are not finite.
+func (t *Trainer) sound() error {
+	if t.torn {
+		return fmt.Errorf("the update of step %d failed midway; the state is lost", t.step)
+	}
+	norm := t.adam.norm(t.adam.states[0])
+	if err := t.dev.Sync(); err != nil {
+		return err
+	}
+	if !math.IsNaN(norm) && !math.IsInf(norm, 0) {
+		return nil
+	}
+	e := &DivergedError{Step: t.step - 1, Sequences: t.latest, Taken: true}
+	if n := len(t.history); n > 0 {
+		e.Loss, e.GradNorm = t.history[n-1].Loss, t.history[n-1].GradNorm
+	}
+	return e
 }
 
 // Evaluate returns the loss of held-out micro-batches under the run's loss and objective; nothing is trained.
