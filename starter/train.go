@@ -3,21 +3,22 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/gpu"
 	"github.com/longalign/longalign-go/gpu/devices"
 	"github.com/longalign/longalign-go/gpu/llama"
@@ -48,8 +49,9 @@ func newTrainCommand() *cobra.Command {
 
 takes --packs-per-step of them a step, in order and from the start again at the end, and writes
 the trained model to --out. Standard output gets one JSON line a step, and one for each parameter's norm at the
-end; OUT/metrics.jsonl has each step's line once, however often the run was resumed. With --checkpoint-every, states are kept in OUT/checkpoints; --resume goes on from the newest
-whole one, to the bit, however the process ended.`,
+end; OUT/metrics.jsonl has each step's line once, however often the run was resumed. States are kept
+in OUT/checkpoints; --resume goes on from the newest whole one, to the bit, however the process ended.
+All packs are checked before the first step. OUT must not hold another run or model.`,
 		Example: `  starter train --model tiny --packs packs.jsonl --steps 200 --packs-per-step 8 --lr 1e-3 --out trained
   starter train --model tiny --packs packs.jsonl --steps 200 --packs-per-step 8 --lr 1e-3 --out trained --checkpoint-every 20 --resume`,
 		Args: cobra.NoArgs,
@@ -79,7 +81,7 @@ whole one, to the bit, however the process ended.`,
 	fl.BoolVar(&o.Parity, "parity", o.Parity, "check before the first step that the loss does not depend on the layout; OUT/parity.json keeps the result")
 	fl.BoolVar(&f.grads, "grads", false, "print the norm of each gradient of the first step")
 	fl.BoolVar(&f.resume, "resume", false, "go on from the newest checkpoint in OUT/checkpoints")
-	fl.IntVar(&f.checkpointEvery, "checkpoint-every", 0, "steps between checkpoints; 0: none, except on interruption")
+	fl.IntVar(&f.checkpointEvery, "checkpoint-every", 0, "steps between checkpoints; 0: one every ten minutes. There is always one after the last step and when something stops the run")
 	fl.IntVar(&f.keep, "keep", 2, "checkpoints to keep")
 	fl.StringVar(&f.held, "eval-packs", "", "packs to measure the held-out loss on")
 	fl.IntVar(&f.evalEvery, "eval-every", 0, "steps between held-out losses; 0: only at the end")
@@ -93,33 +95,57 @@ whole one, to the bit, however the process ended.`,
 	return cmd
 }
 
+// check refuses numbers that cannot work.
+func (f trainFlags) check() error {
+	for _, n := range []struct {
+		flag  string
+		value int
+		least int
+	}{
+		{"packs-per-step", f.perStep, 1}, {"checkpoint-every", f.checkpointEvery, 0}, {"keep", f.keep, 1},
+		{"eval-every", f.evalEvery, 0}, {"context", f.context, 0},
+	} {
+		if n.value < n.least {
+			return fmt.Errorf("train: --%s is %d; it must be at least %d", n.flag, n.value, n.least)
+		}
+	}
+	if f.evalEvery > 0 && f.held == "" {
+		return errors.New("train: --eval-every needs --eval-packs, the packs to measure the held-out loss on")
+	}
+	if f.ropeScale < 0 {
+		return fmt.Errorf("train: --rope-theta-scale is %v; it must be positive", f.ropeScale)
+	}
+	return nil
+}
+
 func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o train.Options) error {
-	if err := o.Validate(); err != nil {
+	if err := errors.Join(f.check(), o.Validate()); err != nil {
 		return usageError{err}
 	}
-	packs, digest, err := readPacks(f.packs)
+	// A reader of the metrics that goes away ends the run like any other error, with a checkpoint.
+	signal.Ignore(syscall.SIGPIPE)
+	defer signal.Reset(syscall.SIGPIPE)
+	in, err := readTrainInputs(f, o)
 	if err != nil {
 		return err
 	}
-	src, err := train.Cycle(packs, f.perStep)
+	src, err := train.Cycle(in.packs.packs, f.perStep)
 	if err != nil {
 		return usageError{fmt.Errorf("train: %w", err)}
 	}
-	var held []datasets.Pack
-	if f.held != "" {
-		if held, _, err = readPacks(f.held); err != nil {
-			return err
-		}
-		if f.evalEvery == 0 {
-			f.evalEvery = o.Steps
-		}
+	if f.held != "" && f.evalEvery == 0 {
+		f.evalEvery = o.Steps
+	}
+	store := train.Checkpoints{Dir: filepath.Join(f.out, "checkpoints"), Keep: f.keep}
+	if err := checkOut(store, f); err != nil {
+		return err
 	}
 	dev, err := devices.Open(ctx, o.Device)
 	if err != nil {
 		return err
 	}
 	defer dev.Close()
-	t, plan, err := openTrainer(dev, f, o, packs)
+	t, plan, err := openTrainer(dev, f, o, in)
 	if err != nil {
 		return err
 	}
@@ -128,29 +154,24 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 	if plan.Recompute != train.RecomputeNone || plan.Offload != train.OffloadNone {
 		fmt.Fprintf(stderr, "train: memory: %v\n", plan)
 	}
-	t.SetInputs(map[string]string{"packs": digest, "packs_per_step": strconv.Itoa(f.perStep)})
-	store := train.Checkpoints{Dir: filepath.Join(f.out, "checkpoints"), Keep: f.keep}
+	t.SetInputs(map[string]string{"model": in.model, "packs": in.packs.digest, "packs_per_step": strconv.Itoa(f.perStep)})
+	unlock, err := store.Lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := checkOut(store, f); err != nil { // of a run that ended since
+		return err
+	}
 	if f.resume {
-		state, err := store.Latest(func(err error) { fmt.Fprintln(stderr, "train:", err) })
-		if err != nil {
+		if err := resumeTraining(t, store, stderr); err != nil {
 			return err
-		}
-		if state == nil {
-			fmt.Fprintf(stderr, "train: no checkpoint in %s, starting at step 0\n", store.Dir)
-		} else if err := t.Restore(state); err != nil {
-			if other := (*train.ResumeError)(nil); errors.As(err, &other) {
-				return usageError{err}
-			}
-			return err
-		} else {
-			state.Release()
-			fmt.Fprintf(stderr, "train: going on after %d of %d steps\n", t.StepsDone(), o.Steps)
 		}
 	}
 	out := bufio.NewWriter(stdout)
 	defer out.Flush()
 	lines := json.NewEncoder(out)
-	// Made when the first step is taken: bad input writes nothing.
+	// Made when the first step is taken.
 	var curve *os.File
 	defer func() {
 		if curve != nil {
@@ -166,9 +187,6 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 	lo := train.LoopOptions{
 		OnParity: func(c train.Certificate) error { return keepParity(c, f.out, stderr) },
 		OnStep: func(m train.Metrics) error {
-			if err := lines.Encode(m); err != nil {
-				return err
-			}
 			if curve == nil {
 				var err error
 				if curve, err = openCurve(f.out, resumed); err != nil {
@@ -178,24 +196,18 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 			if err := json.NewEncoder(curve).Encode(m); err != nil {
 				return err
 			}
+			if err := lines.Encode(m); err != nil {
+				return err
+			}
 			return out.Flush()
 		},
-		Checkpoint: store.Save, CheckpointEvery: f.checkpointEvery, EvalEvery: f.evalEvery, Held: held,
+		Checkpoint: store.Save, CheckpointEvery: f.checkpointEvery, EvalEvery: f.evalEvery, Held: in.held.packs,
 	}
 	if f.checkpointEvery == 0 {
-		// Without checkpoints asked for, one is written only if the run is interrupted.
-		lo.Checkpoint = func(s *train.State) error {
-			if s.Step == o.Steps {
-				return nil
-			}
-			return store.Save(s)
-		}
+		lo.CheckpointInterval = checkpointInterval
 	}
-	if err := t.Run(ctx, src, lo); err != nil {
-		if errors.Is(err, context.Canceled) {
-			return fmt.Errorf("interrupted after %d of %d steps; the same command with --resume goes on: %w", t.StepsDone(), o.Steps, err)
-		}
-		return err
+	if err := t.Run(ctx, in.packs.named(src, f.perStep), lo); err != nil {
+		return endedEarly(err, t)
 	}
 	for _, p := range t.Model().Params() {
 		x := make([]float64, p.Len())
@@ -205,10 +217,78 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 		}
 		l2, sum := norms(x)
 		if err := lines.Encode(map[string]any{"param": p.Name, "l2": l2, "sum": sum}); err != nil {
-			return err
+			return endedEarly(err, t)
 		}
 	}
-	return t.SaveModel(f.out)
+	if err := t.SaveModel(f.out); err != nil {
+		return fmt.Errorf("all steps are done and kept in %s, but the model is not written; the same command with --resume writes it: %w", store.Dir, err)
+	}
+	return nil
+}
+
+// checkpointInterval is the time between checkpoints where --checkpoint-every names no steps.
+const checkpointInterval = 10 * time.Minute
+
+// endedEarly says what is left of a training that ended before its last step.
+func endedEarly(err error, t *train.Trainer) error {
+	done, all := t.StepsDone(), t.Options().Steps
+	switch {
+	case errors.As(err, new(*train.CheckpointError)), errors.As(err, new(*train.DivergedError)), done == 0:
+		return err
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("interrupted after %d of %d steps; the same command with --resume goes on: %w", done, all, err)
+	}
+	return fmt.Errorf("stopped after %d of %d steps, which are kept; the same command with --resume goes on: %w", done, all, err)
+}
+
+// checkOut refuses a directory with the results of another run.
+func checkOut(store train.Checkpoints, f trainFlags) error {
+	kept, err := store.Exist()
+	if err != nil {
+		return err
+	}
+	model := ""
+	for _, pattern := range []string{"config.json", "*.safetensors", "*.safetensors.index.json"} {
+		found, err := filepath.Glob(filepath.Join(globQuote.Replace(f.out), pattern))
+		if err != nil {
+			return err
+		}
+		if len(found) > 0 {
+			model = found[0]
+		}
+	}
+	switch {
+	case f.resume && !kept && model != "":
+		return usageError{fmt.Errorf("train: %s is of a model, and %s holds no checkpoint to go on from; train into another --out", model, store.Dir)}
+	case !f.resume && kept:
+		return usageError{fmt.Errorf("train: %s holds checkpoints of an earlier run; --resume goes on with it, another --out starts a new one", store.Dir)}
+	case !f.resume && model != "":
+		return usageError{fmt.Errorf("train: %s is of a model that is there already; train into another --out", model)}
+	}
+	return nil
+}
+
+var globQuote = strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`)
+
+// resumeTraining takes up the newest checkpoint.
+func resumeTraining(t *train.Trainer, store train.Checkpoints, stderr io.Writer) error {
+	state, err := store.Latest(func(err error) { fmt.Fprintln(stderr, "train:", err) })
+	if err != nil {
+		return err
+	}
+	if state == nil {
+		fmt.Fprintf(stderr, "train: no checkpoint in %s, starting at step 0\n", store.Dir)
+		return nil
+	}
+	defer state.Release()
+	if err := t.Restore(state); err != nil {
+		if other := (*train.ResumeError)(nil); errors.As(err, &other) {
+			return usageError{err}
+		}
+		return err
+	}
+	fmt.Fprintf(stderr, "train: going on after %d of %d steps\n", t.StepsDone(), t.Options().Steps)
+	return nil
 }
 
 // openCurve starts OUT/metrics.jsonl with the steps of the checkpoint, so that those a killed run took after
@@ -230,28 +310,20 @@ func openCurve(dir string, history []train.Metrics) (*os.File, error) {
 }
 
 // openTrainer checks that the run fits into memory before it loads anything.
-func openTrainer(dev gpu.Device, f trainFlags, o train.Options, packs []datasets.Pack) (*train.Trainer, train.Memory, error) {
+func openTrainer(dev gpu.Device, f trainFlags, o train.Options, in trainInputs) (*train.Trainer, train.Memory, error) {
 	dtype, err := train.ParseDType(o.DType)
 	if err != nil {
 		return nil, train.Memory{}, err
 	}
-	c, err := llama.ReadConfig(f.model)
-	if err != nil {
+	load := train.Load{MicroBatches: f.perStep}
+	for _, file := range []packFile{in.packs, in.held} {
+		tokens, longest := file.largest()
+		load.Tokens, load.Longest = max(load.Tokens, tokens), max(load.Longest, longest)
+	}
+	if _, err := train.PlanMemory(in.config, o, load, dev.Info()); err != nil {
 		return nil, train.Memory{}, err
 	}
-	longest := 0
-	for i := range packs {
-		longest = max(longest, len(packs[i].InputIDs))
-	}
-	load := train.Load{Tokens: longest, Longest: longestSequence(packs), MicroBatches: f.perStep}
-	if _, err := train.PlanMemory(c, o, load, dev.Info()); err != nil {
-		return nil, train.Memory{}, err
-	}
-	var opts []llama.LoadOption
-	if f.ropeScale != 0 || f.context != 0 {
-		opts = append(opts, llama.WithRopeThetaScale(f.ropeScale, f.context))
-	}
-	m, err := llama.Load(f.model, dev, dtype, opts...)
+	m, err := llama.Load(f.model, dev, dtype, f.loadOptions()...)
 	if err != nil {
 		return nil, train.Memory{}, err
 	}
@@ -263,14 +335,11 @@ func openTrainer(dev gpu.Device, f trainFlags, o train.Options, packs []datasets
 	return t, plan, nil
 }
 
-func longestSequence(packs []datasets.Pack) int {
-	longest := 0
-	for i := range packs {
-		for k := range packs[i].Sequences() {
-			longest = max(longest, int(packs[i].CuSeqlens[k+1]-packs[i].CuSeqlens[k]))
-		}
+func (f trainFlags) loadOptions() []llama.LoadOption {
+	if f.ropeScale == 0 && f.context == 0 {
+		return nil
 	}
-	return longest
+	return []llama.LoadOption{llama.WithRopeThetaScale(f.ropeScale, f.context)}
 }
 
 func printGrads(ctx context.Context, lines *json.Encoder, t *train.Trainer, src train.Source) error {
@@ -306,37 +375,6 @@ func norms(x []float64) (l2, sum float64) {
 		sum += v
 	}
 	return math.Sqrt(l2), sum
-}
-
-// readPacks reads a file of packs and its digest.
-func readPacks(path string) ([]datasets.Pack, string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, "", fmt.Errorf("packs: %w", err)
-	}
-	defer f.Close()
-	h := sha256.New()
-	dec := json.NewDecoder(bufio.NewReaderSize(io.TeeReader(f, h), 1<<20))
-	dec.DisallowUnknownFields()
-	var packs []datasets.Pack
-	for {
-		var p datasets.Pack
-		err := dec.Decode(&p)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err == nil {
-			err = p.Validate(0)
-		}
-		if err != nil {
-			return nil, "", fmt.Errorf("%s: pack %d: %w", path, len(packs), err)
-		}
-		packs = append(packs, p)
-	}
-	if len(packs) == 0 {
-		return nil, "", fmt.Errorf("%s holds no packs", path)
-	}
-	return packs, hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // keepParity tells the outcome of the check and keeps the certificate beside the model.

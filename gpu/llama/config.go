@@ -2,6 +2,7 @@ package llama
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -76,8 +77,12 @@ func (c *Config) Window(layer int) int {
 	return c.Windows[layer]
 }
 
-// ReadConfig reads dir/config.json.
-func ReadConfig(dir string) (*Config, error) {
+// ReadConfig reads dir/config.json, as Load does with the same options.
+func ReadConfig(dir string, opts ...LoadOption) (*Config, error) {
+	var o loading
+	for _, opt := range opts {
+		opt(&o)
+	}
 	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
 	if err != nil {
 		return nil, fmt.Errorf("a model directory holds config.json and safetensors weights: %w", err)
@@ -86,7 +91,10 @@ func ReadConfig(dir string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
-	return c, nil
+	if o.ropeScale == 0 && o.maxPositions == 0 {
+		return c, nil
+	}
+	return c.ScaleRope(cmp.Or(o.ropeScale, 1), o.maxPositions)
 }
 
 // ParseConfig reads a Hugging Face config.json. A field that it does not know, or that asks
@@ -145,6 +153,9 @@ func (c *Config) set(name string, v any) error {
 func (c *Config) ScaleRope(scale float64, maxPositions int) (*Config, error) {
 	if !(scale > 0) || math.IsInf(scale, 0) {
 		return nil, fmt.Errorf("rope_theta_scale is %v; it must be positive", scale)
+	}
+	if maxPositions < 0 || maxPositions > 1<<30 {
+		return nil, fmt.Errorf("a context of %d tokens cannot be; it must be positive, or 0 to keep the model's", maxPositions)
 	}
 	d := *c
 	d.RopeTheta *= scale

@@ -56,21 +56,9 @@ func WithRopeThetaScale(scale float64, maxPositions int) LoadOption {
 
 // Load reads the Hugging Face model directory dir onto a device.
 func Load(dir string, dev gpu.Device, dtype gpu.DType, opts ...LoadOption) (*Model, error) {
-	var o loading
-	for _, opt := range opts {
-		opt(&o)
-	}
-	c, err := ReadConfig(dir)
+	c, err := ReadConfig(dir, opts...)
 	if err != nil {
 		return nil, err
-	}
-	if o.ropeScale != 0 || o.maxPositions != 0 {
-		if o.ropeScale == 0 {
-			o.ropeScale = 1
-		}
-		if c, err = c.ScaleRope(o.ropeScale, o.maxPositions); err != nil {
-			return nil, err
-		}
 	}
 	m, err := newModel(c, dev, dtype)
 	if err != nil {

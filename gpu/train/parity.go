@@ -92,7 +92,7 @@ func (t *Trainer) Parity(ctx context.Context, packs []datasets.Pack, po ParityOp
 			return c, fmt.Errorf("micro-batch %d: %w", k, err)
 		}
 	}
-	seqs := chooseSequences(t.objective(packs), po.Tokens, &c)
+	seqs := chooseSequences(objective(t.opts.Objective, packs), po.Tokens, &c)
 	switch {
 	case t.model.NumParams() > po.Params:
 		c.Skipped = fmt.Sprintf("the model has more than %d parameters", po.Params)

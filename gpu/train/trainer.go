@@ -131,8 +131,8 @@ func (t *Trainer) StepsDone() int { return t.step }
 func (t *Trainer) History() []Metrics { return t.history }
 
 // objective returns the micro-batches with the labels that the objective asks for.
-func (t *Trainer) objective(packs []datasets.Pack) []datasets.Pack {
-	if t.opts.Objective == SFT {
+func objective(o Objective, packs []datasets.Pack) []datasets.Pack {
+	if o == SFT {
 		return packs
 	}
 	out := make([]datasets.Pack, len(packs))
@@ -200,7 +200,7 @@ func coefficients(loss datasets.Loss, packs []datasets.Pack, vocab int) (coef []
 // gradient stays in the model, unclipped; Step does all of it.
 func (t *Trainer) Gradient(ctx context.Context, packs []datasets.Pack) (Metrics, error) {
 	mt := Metrics{Step: t.step, LR: t.opts.LRAt(t.step), MicroBatches: len(packs)}
-	packs = t.objective(packs)
+	packs = objective(t.opts.Objective, packs)
 	coef, targets, sequences, tokens, err := coefficients(t.opts.Loss, packs, t.model.Config().Vocab)
 	if err != nil {
 		return mt, fmt.Errorf("step %d: %w", t.step, err)
@@ -315,7 +315,7 @@ func (t *Trainer) sound() error {
 
 // Evaluate returns the loss of held-out micro-batches under the run's loss and objective; nothing is trained.
 func (t *Trainer) Evaluate(ctx context.Context, packs []datasets.Pack) (float64, error) {
-	packs = t.objective(packs)
+	packs = objective(t.opts.Objective, packs)
 	coef, _, _, _, err := coefficients(t.opts.Loss, packs, t.model.Config().Vocab)
 	if err != nil {
 		return 0, fmt.Errorf("held-out %w", err)
