@@ -33,7 +33,7 @@ func TestTheBenchmarkTableShowsCorrectionsOnlyWhereTheyDiffer(t *testing.T) {
 	cell := func(method string) CellData {
 		return CellData{Method: method, Scores: map[string]ScoreSet{
 			"longbench:lcc": same, "longbench:lcc:corrected": other, "longbench:qasper": same, "longbench:qasper:corrected": same,
-			"longbench:overall": {Samples: groupedSamples(1, 2)}, "NarrativeQA F1 Score": same, "NarrativeQA SubEM": same, "MMLU": same,
+			"longbench:overall": {Samples: groupedSamples(1, 2)}, "NarrativeQA F1 Score": same, "NarrativeQA SubEM": same, "MMLU": same, "LongBench-Chat": same, "S-Doc QA": same, "MT-Bench": same,
 		}}
 	}
 	table := BenchmarkTable(&Study{Cells: []CellData{cell("a"), cell("b")}})
@@ -43,11 +43,14 @@ func TestTheBenchmarkTableShowsCorrectionsOnlyWhereTheyDiffer(t *testing.T) {
 	var rows []string
 	for _, r := range table.Rows {
 		rows = append(rows, r.Cells[0].Text)
+		if d := r.Cells[3]; d.N == 0 {
+			t.Errorf("row %s has no paired difference: %+v", r.Cells[0].Text, d)
+		}
 		if n := len(r.Cells); n != 4 {
 			t.Errorf("row %s has %d cells, want the name, two methods and a difference", r.Cells[0].Text, n)
 		}
 	}
-	if got, want := strings.Join(rows, "|"), "qasper|lcc|lcc, corrected|overall|NarrativeQA F1 Score"; got != want {
+	if got, want := strings.Join(rows, "|"), "LongBench-Chat|S-Doc QA|MT-Bench|qasper|lcc|lcc, corrected|overall|NarrativeQA F1 Score|NarrativeQA SubEM"; got != want {
 		t.Errorf("rows %s, want %s", got, want)
 	}
 	if c := table.Rows[0].Cells[1]; !c.Incomplete || c.N != 2 || c.Wanted != 200 {

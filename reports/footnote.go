@@ -63,6 +63,19 @@ func answeredNote(by string) []string {
 	return []string{answeredPrefix + by}
 }
 
+// answered are the marks of a cell that say who answered.
+func answered(c Cell) []string {
+	return slices.DeleteFunc(slices.Clone(c.Marks), func(id string) bool { return !strings.HasPrefix(id, answeredPrefix) })
+}
+
+func defineAnswered(defs map[string]string, marks []string) {
+	for _, id := range marks {
+		if by, ok := strings.CutPrefix(id, answeredPrefix); ok {
+			defs[id] = fmt.Sprintf("answered by %s, an endpoint's model: the trained model did not answer, so that the value says nothing of its training", by)
+		}
+	}
+}
+
 // definitions maps footnote IDs to their texts; the table's own win. Scores of LongBench may be marked with what was corrected.
 func (t *Table) definitions() map[string]string {
 	defs := map[string]string{}
@@ -72,13 +85,10 @@ func (t *Table) definitions() map[string]string {
 	for _, f := range StandardFootnotes() {
 		defs[f.ID] = f.Text
 	}
+	defineAnswered(defs, t.Marks)
 	for _, r := range t.Rows {
 		for _, c := range r.Cells {
-			for _, id := range c.Marks {
-				if by, ok := strings.CutPrefix(id, answeredPrefix); ok {
-					defs[id] = fmt.Sprintf("answered by %s, an endpoint's model: this row's own model did not answer, so that the value says nothing of how it was trained", by)
-				}
-			}
+			defineAnswered(defs, c.Marks)
 		}
 	}
 	for _, f := range t.Footnotes {

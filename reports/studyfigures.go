@@ -225,6 +225,7 @@ func NeedleFigure(s *Study, method string) (*Figure, error) {
 		if c.Needle != nil {
 			f := Figure{Name: "needle-" + method, Title: fmt.Sprintf("Needle in a haystack: %s, seed %d", s.label(method), c.Seed),
 				Caption: "Mean score by context length and by how deep in the context the needle lies. Crossed cells were not measured."}
+			f.Marks = answeredNote(c.Needle.AnsweredBy)
 			return NeedleHeatmap(f, c.Needle)
 		}
 	}
@@ -252,6 +253,7 @@ func OverviewFigure(s *Study) (*Figure, error) {
 			published.Values = append(published.Values, v)
 			cell := s.cell(Metric{Name: paper.LongBenchChat}, s.matching(r))
 			any = any || cell.HasValue()
+			f.Marks = union(f.Marks, answered(cell))
 			ours.Values = append(ours.Values, valueOrNaN(cell))
 			f.Sources = union(f.Sources, cell.Sources)
 		}
@@ -279,6 +281,7 @@ func LeaderboardFigure(s *Study) (*Figure, error) {
 		published.Values = append(published.Values, *r.Cells[2].Published)
 		for j, cell := range r.Cells[2:] {
 			measured = measured || cell.HasValue()
+			f.Marks = union(f.Marks, answered(cell))
 			ours[j].Values = append(ours[j].Values, valueOrNaN(cell))
 			f.Sources = union(f.Sources, cell.Sources)
 		}
