@@ -9,8 +9,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"unsafe"
@@ -25,6 +25,12 @@ import (
 // staging is the pinned memory through which large transfers go, at the bus's speed.
 const staging = 32 << 20
 
+// Uploads of up to smallUpload bytes do not wait: they go through a ring of ringBytes pinned bytes behind the staging memory.
+const (
+	smallUpload = 64 << 10
+	ringBytes   = 4 << 20
+)
+
 // scratchBytes is what operations take beside buffers, most of it the logits of a chunk and their gradient.
 const scratchBytes = 512 << 20
 
@@ -34,7 +40,8 @@ type card struct {
 	device      cu.Device
 	context     cu.CUContext
 	stream      cu.Stream
-	pinned      unsafe.Pointer
+	pinned      unsafe.Pointer // staging, then the ring
+	ring        int            // where its next upload begins
 	compiler    *compiler
 	arch        string
 	machineCode bool
@@ -120,22 +127,14 @@ func Open(_ context.Context, index string) (*Device, error) {
 		return nil, err
 	}
 	d := newDevice(c)
-	d.useHopper()
-	if d.err != nil {
-		err = errors.Unwrap(d.err)
-		d.Close()
+	if err := d.useHopper(); err != nil {
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != TrialFailed { // after which closing may never end
+			d.Close()
+		}
 		return nil, err
 	}
 	return d, nil
-}
-
-// openCache returns the cache in the user's folder for such; without one nothing is kept.
-func openCache() cache {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return cache{}
-	}
-	return cache{filepath.Join(dir, "longalign", "cuda")}
 }
 
 func openCard(at int) (_ *card, err error) {
@@ -155,6 +154,9 @@ func openCard(at int) (_ *card, err error) {
 	}
 	if c.arch, c.machineCode, err = target(10*major+minor, c.compiler.archs); err != nil {
 		return nil, err
+	}
+	if major == 9 && minor == 0 && c.compiler.major < 12 {
+		slog.Warn("attention runs on the kernels of every card, at a part of the speed, for Hopper's need NVRTC 12 or later; install it, or name its folder in LONGALIGN_CUDA_LIBRARIES", "found", c.compiler.version)
 	}
 	id, err := c.device.UUID()
 	if err != nil {
@@ -182,7 +184,7 @@ func openCard(at int) (_ *card, err error) {
 	}); err != nil {
 		return nil, err
 	}
-	if err = result("allocate pinned memory", int(C.card_pinned(c.c(), &c.pinned, staging))); err != nil {
+	if err = result("allocate pinned memory", int(C.card_pinned(c.c(), &c.pinned, staging+ringBytes))); err != nil {
 		return nil, err
 	}
 	if c.blas, err = openMatrixLibrary(c); err != nil {
@@ -271,8 +273,17 @@ func (c *card) upload(dst uint64, src []byte) error {
 		return nil
 	}
 	return c.on("upload", func() error {
-		if len(src) <= 64<<10 { // the driver copies so little aside before it returns
-			return cu.MemcpyHtoDAsync(cu.DevicePtr(dst), unsafe.Pointer(&src[0]), int64(len(src)), c.stream)
+		if len(src) <= smallUpload {
+			if c.ring+len(src) > ringBytes { // once around: what was copied from its start has to have left
+				if err := c.stream.Synchronize(); err != nil {
+					return err
+				}
+				c.ring = 0
+			}
+			at := unsafe.Add(c.pinned, staging+c.ring)
+			copy(unsafe.Slice((*byte)(at), len(src)), src)
+			c.ring += (len(src) + 15) / 16 * 16
+			return cu.MemcpyHtoDAsync(cu.DevicePtr(dst), at, int64(len(src)), c.stream)
 		}
 		for from := 0; from < len(src); from += staging {
 			n := copy(unsafe.Slice((*byte)(c.pinned), staging), src[from:])
@@ -311,6 +322,10 @@ func (c *card) copy(dst, src uint64, bytes int) error {
 
 func (c *card) zero(dst uint64, bytes int) error {
 	return c.on("zero", func() error { return cu.MemsetD8Async(cu.DevicePtr(dst), 0, int64(bytes), c.stream) })
+}
+
+func (c *card) trials() trials {
+	return trials{c.cache, fmt.Sprintf("%s %s %s", c.description.UUID, c.description.Driver, c.description.Class)}
 }
 
 // hopper reports whether the card has compute capability 9.0 and the compiler knows its own instructions.

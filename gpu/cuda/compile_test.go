@@ -66,7 +66,23 @@ func TestCacheCompilesOnceAndNeverTrustsADamagedFile(t *testing.T) {
 	}
 }
 
+// Who names a folder gets what lies there, even where another folder has a newer version.
+func TestANamedFolderGoesBeforeNewerVersionsElsewhere(t *testing.T) {
+	named, other := t.TempDir(), t.TempDir()
+	t.Setenv("LONGALIGN_CUDA_LIBRARIES", named)
+	for _, f := range []string{filepath.Join(named, "libnvrtc.so.12"), filepath.Join(other, "libnvrtc.so.13")} {
+		if err := os.WriteFile(f, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{filepath.Join(named, "libnvrtc.so.12"), filepath.Join(other, "libnvrtc.so.13"), "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so.11.2"}
+	if diff := cmp.Diff(want, candidates("nvrtc", 13, []string{named, other})); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestCandidatesComeNewestFirstAndNoNewerThanTheDriver(t *testing.T) {
+	t.Setenv("LONGALIGN_CUDA_LIBRARIES", "")
 	a, b := t.TempDir(), t.TempDir()
 	for _, f := range []string{a + "/libnvrtc.so.12", b + "/libnvrtc.so.13", b + "/libnvrtc.so.12", b + "/libnvrtc.so.11.2"} {
 		if err := os.WriteFile(f, nil, 0o644); err != nil {

@@ -54,6 +54,7 @@ func (d *Device) Info() gpu.Info {
 	}
 	if d.fast && d.hopper {
 		i.Class += "/fast"
+		i.Memory = max(0, i.Memory-fastBytes)
 	}
 	return i
 }

@@ -44,18 +44,17 @@ func (o *operation) attendHopper(y, q, k, v *Buffer, lse, bounds, keyBounds uint
 	})
 }
 
-// fastBytes bounds the sums of dq that exist at once in fast mode; they are float32.
+// fastBytes bounds the sums of dq that exist at once in fast mode; they are float32. Info takes them off the memory there is.
 const fastBytes = 256 << 20
 
-// attendGradHopper is the gradient on Hopper's matrix units. In fast mode the blocks of keys add to dq in any order.
+// attendGradHopper is the gradient on Hopper's matrix units. In fast mode the blocks of keys add to dq in any order, but where the sums
+// of one head of keys alone exceed fastBytes.
 func (o *operation) attendGradHopper(dq, dk, dv, dy, q, k, v *Buffer, lse, delta, cu uint64, tokens int, s gpu.AttentionShape) {
-	group, fast := s.Heads/s.KVHeads, 0
+	group := s.Heads / s.KVHeads
+	atOnce, fast := fastHeads(tokens, s)
 	at := tensorMaps{o: o, s: s, tokens: tokens}
-	atOnce := s.KVHeads
-	if o.d.fast {
-		fast = 1
-		atOnce = max(1, min(s.KVHeads, fastBytes/(4*tokens*group*s.HeadDim)))
-	} else {
+	if !o.d.fast || atOnce == 0 {
+		atOnce, fast = s.KVHeads, 0
 		list := tiles(s.CuSeqlens, hopperRows, true)
 		launch(o, "hopper_attention_grad_q", width(s), [3]int{len(list) / 2, s.Heads, 1}, 384, 6*hopperRows*s.HeadDim*2+128, struct {
 			q, dy, k, v                    tensorMap
@@ -73,7 +72,7 @@ func (o *operation) attendGradHopper(dq, dk, dv, dy, q, k, v *Buffer, lse, delta
 	for first := 0; first < s.KVHeads; first += atOnce {
 		some := min(atOnce, s.KVHeads-first)
 		sums, n := uint64(0), tokens*some*group*s.HeadDim
-		if o.d.fast {
+		if fast == 1 {
 			sums = o.scratch("sums of dq", 4*tokens*atOnce*group*s.HeadDim)
 			if !o.failed() {
 				o.try(o.d.m.zero(sums, 4*n))
@@ -92,7 +91,7 @@ func (o *operation) attendGradHopper(dq, dk, dv, dy, q, k, v *Buffer, lse, delta
 				dk: dk.address, dv: dv.address, dq: sums, lse: lse, delta: delta, cu: cu, list: o.ints("key tiles of Hopper", list),
 				tokens: int32(tokens), heads: int32(s.Heads), kvheads: int32(s.KVHeads), window: int32(s.Window), scale: float32(s.Scale), first: int32(first),
 			})
-		if o.d.fast {
+		if fast == 1 {
 			launch(o, "attention_gather_q", "", over(ceil(n, 2048)), 256, 0, struct {
 				dq, sum               uint64
 				n                     int64
@@ -102,6 +101,12 @@ func (o *operation) attendGradHopper(dq, dk, dv, dy, q, k, v *Buffer, lse, delta
 			}{dq.address, sums, int64(n), int32(s.Heads), int32(some * group), int32(first * group), int32(s.HeadDim), float32(s.Scale), 0})
 		}
 	}
+}
+
+// fastHeads returns the heads of keys that a launch of the fast gradient serves, and 1 where there is room for one.
+func fastHeads(tokens int, s gpu.AttentionShape) (heads, fast int) {
+	heads = min(s.KVHeads, fastBytes/(4*max(1, tokens)*s.Heads/s.KVHeads*s.HeadDim))
+	return heads, min(1, heads)
 }
 
 // tensorMaps describes the operands of an attention.
@@ -118,7 +123,3 @@ func (t tensorMaps) queries(b *Buffer, rows int) tensorMap {
 func (t tensorMaps) keys(b *Buffer) tensorMap {
 	return t.o.tensorMap(b, t.s.KVHeads, t.s.HeadDim, t.tokens, hopperRows)
 }
-
-// SetFast lets gradients of attention add up in any order on Hopper, which saves two of seven products: results are then no longer
-// the same bits from run to run, and Info.Class says so. The default is deterministic.
-func (d *Device) SetFast(fast bool) { d.fast = fast }

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 )
 
 // versions are the major versions of the libraries that are tried, the newest first.
@@ -72,22 +73,37 @@ func resolved(file string) string {
 }
 
 // candidates lists files to try for a library, the newest version first, none newer than most (the driver's major version).
-// The last of a version is its bare name, for the loader to find.
+// The last of a version is its bare name, for the loader to find. What lies in folders that the user named goes before all others,
+// whatever its version.
 func candidates(library string, most int, in []string) []string {
 	var all []string
+	named := filepath.SplitList(os.Getenv("LONGALIGN_CUDA_LIBRARIES"))
+	for _, d := range named {
+		for _, v := range versions {
+			if f := filepath.Join(d, sonames[library][v]); d != "" && !newer(v, most) && exists(f) {
+				all = append(all, f)
+			}
+		}
+	}
 	for _, v := range versions {
-		if len(v) == 2 && int(v[0]-'0')*10+int(v[1]-'0') > most {
+		if newer(v, most) {
 			continue
 		}
 		name := sonames[library][v]
 		for _, d := range in {
-			if f := filepath.Join(d, name); exists(f) {
+			if f := filepath.Join(d, name); exists(f) && !slices.Contains(all, f) {
 				all = append(all, f)
 			}
 		}
 		all = append(all, name)
 	}
 	return all
+}
+
+// newer reports whether a version is newer than most.
+func newer(version string, most int) bool {
+	n, err := strconv.Atoi(version)
+	return err == nil && n > most
 }
 
 func exists(file string) bool {

@@ -52,8 +52,10 @@ func Open(ctx context.Context, name string) (gpu.Device, error) {
 		if err != nil {
 			return nil, err
 		}
-		if f, ok := d.(interface{ SetFast(bool) }); ok {
-			f.SetFast(fast)
+		if f, ok := d.(interface{ SetFast(bool) error }); ok {
+			if err := f.SetFast(fast); err != nil {
+				return nil, err // by which the card may be lost, so that closing it may not end
+			}
 		}
 		if g, ok := d.(interface{ SetGraphs(bool) }); ok {
 			g.SetGraphs(!plain)

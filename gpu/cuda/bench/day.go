@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/longalign/longalign-go/gpu/cuda"
 	"github.com/longalign/longalign-go/gpu/devices"
 )
 
@@ -45,13 +47,22 @@ func day(ctx context.Context, s settings) error {
 	out := io.MultiWriter(s.out, log)
 	fmt.Fprintf(out, "Seven steps with a card; cuda-day.log keeps this.\n\n1. device and libraries\n")
 	d, err := devices.Open(ctx, s.device)
-	if err != nil {
+	var e *cuda.Error
+	failed := 0
+	switch {
+	case errors.As(err, &e) && e.Kind == cuda.TrialFailed:
+		// This process has lost the card, its parts have not: they go on with the kernels of every card.
+		fmt.Fprintf(out, "   FAILED: %v\n   goes on with LONGALIGN_CUDA_ATTENTION=mma\n", err)
+		os.Setenv("LONGALIGN_CUDA_ATTENTION", "mma")
+		failed++
+	case err != nil:
 		fmt.Fprintf(out, "   FAILED: %v\n", err)
 		return fmt.Errorf("step 1: there is no device to go on with: %w", err)
+	default:
+		i := d.Info()
+		fmt.Fprintf(out, "   %s, %s, %s, %.1f GiB usable\n", i.Name, i.Class, i.Driver, float64(i.Memory)/(1<<30))
+		d.Close()
 	}
-	i := d.Info()
-	fmt.Fprintf(out, "   %s, %s, %s, %.1f GiB usable\n", i.Name, i.Class, i.Driver, float64(i.Memory)/(1<<30))
-	d.Close()
 
 	self, err := os.Executable()
 	if err != nil {
@@ -105,7 +116,6 @@ func day(ctx context.Context, s settings) error {
 		}},
 		{"7. soak", []part{{"1.3B, 8k", 8 * time.Minute, me("soak", "-shape", "1.3b", "-minutes", "5"), ""}}},
 	}
-	failed := 0
 	for _, step := range steps {
 		fmt.Fprintf(out, "\n%s\n", step.title)
 		for _, p := range step.parts {

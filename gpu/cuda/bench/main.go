@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 
 	"github.com/longalign/longalign-go/gpu"
@@ -78,14 +79,20 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return parts[args[0]](ctx, s)
 }
 
+// deviceName is the device's with the modes that flags add.
+func (s settings) deviceName() string {
+	kind, rest, _ := strings.Cut(s.device, ":")
+	if !s.fast || kind != "cuda" || slices.Contains(strings.Split(rest, ","), "fast") {
+		return s.device
+	}
+	return "cuda:" + rest + ",fast"
+}
+
 // open opens the device.
 func (s settings) open(ctx context.Context) (gpu.Device, error) {
-	d, err := devices.Open(ctx, s.device)
+	d, err := devices.Open(ctx, s.deviceName())
 	if err != nil {
 		return nil, err
-	}
-	if f, ok := d.(interface{ SetFast(bool) }); ok {
-		f.SetFast(s.fast)
 	}
 	i := d.Info()
 	fmt.Fprintf(s.out, "%s, %s, %s, %.1f GiB usable\n", i.Name, i.Class, i.Driver, float64(i.Memory)/(1<<30))

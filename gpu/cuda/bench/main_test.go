@@ -150,3 +150,18 @@ func TestAPartThatShowsNothingFails(t *testing.T) {
 		})
 	}
 }
+
+func TestTheFastModeOfADeviceNameAndOfAFlagAreOne(t *testing.T) {
+	for s, want := range map[settings]string{
+		{device: "cuda"}:                          "cuda",
+		{device: "cuda", fast: true}:              "cuda:,fast",
+		{device: "cuda:1", fast: true}:            "cuda:1,fast",
+		{device: "cuda:0,fast"}:                   "cuda:0,fast",
+		{device: "cuda:0,plain,fast", fast: true}: "cuda:0,plain,fast",
+		{device: "host", fast: true}:              "host",
+	} {
+		if got := s.deviceName(); got != want {
+			t.Errorf("%+v opens %q, want %q", s, got, want)
+		}
+	}
+}

@@ -45,12 +45,30 @@ CUresult cuEventCreate(CUevent *e, unsigned int f) { (void)f; *e = (CUevent)32; 
 CUresult cuEventRecord(CUevent e, CUstream s) { (void)s; return e ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE; }
 CUresult cuEventSynchronize(CUevent e) { (void)e; return failing("event"); }
 CUresult cuEventDestroy_v2(CUevent e) { (void)e; return 0; }
+static struct { char *at; size_t n; } pins[64];
 CUresult cuMemHostAlloc(void **p, size_t n, unsigned int f) {
 	(void)f;
 	if (n > (size_t)1 << 31) return CUDA_ERROR_OUT_OF_MEMORY;
-	return (*p = malloc(n)) ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+	if (!(*p = malloc(n))) return CUDA_ERROR_OUT_OF_MEMORY;
+	for (int i = 0; i < 64; i++)
+		if (!pins[i].at) {
+			pins[i].at = *p, pins[i].n = n;
+			break;
+		}
+	return 0;
 }
-CUresult cuMemFreeHost(void *p) { free(p); return 0; }
+CUresult cuMemFreeHost(void *p) {
+	for (int i = 0; i < 64; i++)
+		if (pins[i].at == p) pins[i].at = NULL;
+	free(p);
+	return 0;
+}
+/* What is copied while the program goes on must be pinned. */
+static CUresult pinned(const void *p, size_t n) {
+	for (int i = 0; i < 64; i++)
+		if (pins[i].at && (const char *)p >= pins[i].at && (const char *)p + n <= pins[i].at + pins[i].n) return CUDA_SUCCESS;
+	return CUDA_ERROR_INVALID_VALUE;
+}
 CUresult cuMemGetInfo_v2(size_t *unused, size_t *total) { *unused = (size_t)5 << 30, *total = (size_t)80 << 30; return 0; }
 CUresult cuMemAlloc_v2(CUdeviceptr *p, size_t n) {
 	if (n > (size_t)1 << 30) return CUDA_ERROR_OUT_OF_MEMORY;
@@ -59,8 +77,16 @@ CUresult cuMemAlloc_v2(CUdeviceptr *p, size_t n) {
 }
 CUresult cuMemFree_v2(CUdeviceptr p) { free((void *)(uintptr_t)p); return 0; }
 CUresult cuMemsetD8Async(CUdeviceptr p, unsigned char v, size_t n, CUstream s) { (void)s; memset((void *)(uintptr_t)p, v, n); return 0; }
-CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t n, CUstream s) { (void)s; memcpy((void *)(uintptr_t)to, from, n); return 0; }
-CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t n, CUstream s) { (void)s; memcpy(to, (void *)(uintptr_t)from, n); return 0; }
+CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void *from, size_t n, CUstream s) {
+	(void)s;
+	memcpy((void *)(uintptr_t)to, from, n);
+	return pinned(from, n);
+}
+CUresult cuMemcpyDtoHAsync_v2(void *to, CUdeviceptr from, size_t n, CUstream s) {
+	(void)s;
+	memcpy(to, (void *)(uintptr_t)from, n);
+	return pinned(to, n);
+}
 CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr to, CUdeviceptr from, size_t n, CUstream s) { (void)s; memmove((void *)(uintptr_t)to, (void *)(uintptr_t)from, n); return 0; }
 CUresult cuModuleLoadData(CUmodule *m, const void *image) { *m = (CUmodule)image; return memcmp(image, "\177ELF", 4) ? CUDA_ERROR_INVALID_IMAGE : CUDA_SUCCESS; }
 CUresult cuModuleUnload(CUmodule m) { (void)m; return 0; }
