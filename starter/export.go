@@ -77,7 +77,8 @@ func describeExport(ctx context.Context, store *artifact.Store, run *artifact.Ru
 	if err != nil {
 		return err
 	}
-	if _, err := writeRunReport(ctx, store, run, filepath.Join(dir, reportDir), io.Discard); err != nil {
+	var incomplete incompleteError
+	if _, err := writeRunReport(ctx, store, run, filepath.Join(dir, reportDir), nil); err != nil && !errors.As(err, &incomplete) {
 		return err
 	}
 	files, err := reports.Files(study)

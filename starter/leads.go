@@ -16,7 +16,7 @@ import (
 
 // foundations prints what a table's values rest on.
 func foundations(ctx context.Context, store *artifact.Store, id string, o lineageOptions, asJSON bool, stdout io.Writer) error {
-	run, err := finishedRun(ctx, store, id)
+	run, err := store.Run(ctx, id)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/longalign/longalign-go/activities"
 	"github.com/longalign/longalign-go/datasets/artifact"
 	"github.com/longalign/longalign-go/reports"
+	"github.com/longalign/longalign-go/workflows"
 )
 
 func newReportCommand() *cobra.Command {
@@ -24,7 +25,11 @@ func newReportCommand() *cobra.Command {
 		Use:   "report ID [ID2]",
 		Short: "Print a run's tables, write its whole report, or compare two runs",
 		Long: `report makes tables and figures from the stored artifacts alone: the same store gives the same bytes, on any
-machine, with or without Temporal. With two runs it compares them cell by cell, and says which inputs, parameters and code differ.`,
+machine, with or without Temporal. With two runs it compares them cell by cell, and says which inputs, parameters and code differ.
+
+What is damaged or not finished is named, and the rest is reported all the same.
+
+Exit code 0: the whole report. 3: parts of it are missing.`,
 		Example: `  starter report demo-3f2a91c07d1b
   starter report demo-3f2a91c07d1b --table method --format latex
   starter report demo-3f2a91c07d1b --out report
@@ -38,12 +43,12 @@ machine, with or without Temporal. With two runs it compares them cell by cell, 
 				return usageError{err}
 			}
 			return s.with(c.Context(), c.ErrOrStderr(), func(store *artifact.Store) error {
-				run, err := finishedRun(c.Context(), store, args[0])
+				run, err := store.Run(c.Context(), args[0])
 				if err != nil {
 					return err
 				}
 				if len(args) == 2 {
-					other, err := finishedRun(c.Context(), store, args[1])
+					other, err := store.Run(c.Context(), args[1])
 					if err != nil {
 						return err
 					}
@@ -51,7 +56,7 @@ machine, with or without Temporal. With two runs it compares them cell by cell, 
 				}
 				if out != "" {
 					index, err := writeRunReport(c.Context(), store, run, out, c.ErrOrStderr())
-					if err == nil {
+					if index != "" {
 						fmt.Fprintln(c.OutOrStdout(), index)
 					}
 					return err
@@ -67,26 +72,11 @@ machine, with or without Temporal. With two runs it compares them cell by cell, 
 	return c
 }
 
-// finishedRun returns the record of a run that has tables.
-func finishedRun(ctx context.Context, store *artifact.Store, id string) (*artifact.RunRecord, error) {
-	run, err := store.Run(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	if run.Tables == nil {
-		return nil, fmt.Errorf("run %s has no tables: it is %s; starter status %s says how far it is", run.ID, run.Status, run.ID)
-	}
-	return run, nil
-}
-
-// readStudy reads a run's study. When its tables are lost or damaged, the study is gathered from what the run's specification leads to.
-// What could not be read is told on stderr; nil tells nobody, for where the study's own list of problems is shown.
+// readStudy reads a run's study. When its tables are lost, damaged or of a newer version, or were not made yet, the study is gathered from
+// the results that the run's record lists. What could not be read is told on stderr; nil tells nobody, for where the study's own list
+// of problems is shown.
 func readStudy(ctx context.Context, store *artifact.Store, run *artifact.RunRecord, stderr io.Writer) (*reports.Study, error) {
-	study, err := activities.ReadStudy(ctx, store, *run.Tables, run)
-	var corrupt *artifact.CorruptError
-	if err != nil && (errors.Is(err, artifact.ErrNotFound) || errors.As(err, &corrupt)) {
-		study, err = gatherStudy(ctx, store, run, err)
-	}
+	study, err := tablesStudy(ctx, store, run)
 	if err != nil {
 		return nil, err
 	}
@@ -98,18 +88,46 @@ func readStudy(ctx context.Context, store *artifact.Store, run *artifact.RunReco
 	return study, nil
 }
 
-// gatherStudy makes the study of a run whose tables are lost.
-func gatherStudy(ctx context.Context, store *artifact.Store, run *artifact.RunRecord, lost error) (*reports.Study, error) {
-	calls, err := callsOf(ctx, store, run)
-	if err != nil {
-		return nil, errors.Join(lost, err)
-	}
-	for _, call := range calls {
-		if call.Stage == run.Tables.Stage {
-			return activities.GatherStudy(ctx, store, call, run, lost)
+func tablesStudy(ctx context.Context, store *artifact.Store, run *artifact.RunRecord) (*reports.Study, error) {
+	if run.Tables == nil {
+		lost := fmt.Errorf("run %s has no tables: it is %s", run.ID, run.Status)
+		if run.Error != nil {
+			lost = fmt.Errorf("%w: %s", lost, run.Error.Message)
 		}
+		study, err := gatherStudy(ctx, store, run, lost)
+		if err == nil && len(study.Cells) == 0 {
+			return nil, fmt.Errorf("%w, and none of its cells has results yet; starter status %s says how far it is", lost, run.ID)
+		}
+		return study, err
 	}
-	return nil, fmt.Errorf("%w; nor does the run's specification lead to what its tables were made from: starter verify %s says what is missing", lost, run.ID)
+	study, err := activities.ReadStudy(ctx, store, *run.Tables, run)
+	var corrupt *artifact.CorruptError
+	var newer *artifact.NewerError
+	if err != nil && (errors.Is(err, artifact.ErrNotFound) || errors.As(err, &corrupt) || errors.As(err, &newer)) {
+		return gatherStudy(ctx, store, run, err)
+	}
+	return study, err
+}
+
+// gatherStudy makes the study of a run without tables that can be read.
+func gatherStudy(ctx context.Context, store *artifact.Store, run *artifact.RunRecord, lost error) (*reports.Study, error) {
+	call, err := workflows.RecordedTables(run)
+	if err != nil {
+		return nil, fmt.Errorf("%w; nor does the run's specification say what its tables were made from: %w", lost, err)
+	}
+	return activities.GatherStudy(ctx, store, call, run, lost)
+}
+
+// whole is the error of a report that was made of what is left: nil when nothing is missing.
+func whole(studies ...*reports.Study) error {
+	n := 0
+	for _, s := range studies {
+		n += len(s.Problems)
+	}
+	if n == 0 {
+		return nil
+	}
+	return incompleteError{fmt.Errorf("the report is incomplete: %s, named above and in the report", plural(n, "problem"))}
 }
 
 // printComparison prints how two runs differ.
@@ -128,8 +146,10 @@ func printComparison(ctx context.Context, store *artifact.Store, a, b *artifact.
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(out)
-	return err
+	if _, err = w.Write(out); err != nil {
+		return err
+	}
+	return whole(studies[:]...)
 }
 
 // printRunTables prints one table of a run, or all.
@@ -147,8 +167,10 @@ func printRunTables(ctx context.Context, store *artifact.Store, run *artifact.Ru
 		if err != nil {
 			return err
 		}
-		_, err = w.Write(page)
-		return err
+		if _, err = w.Write(page); err != nil {
+			return err
+		}
+		return whole(study)
 	}
 	tables := reports.Tables(study)
 	if table != "" {
@@ -162,12 +184,14 @@ func printRunTables(ctx context.Context, store *artifact.Store, run *artifact.Ru
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(b)
-	return err
+	if _, err = w.Write(b); err != nil {
+		return err
+	}
+	return whole(study)
 }
 
 // writeRunReport writes report.html, the tables in all formats and the figures into a directory, each file whole or not at
-// all, and returns the report's path.
+// all, and returns the report's path, also beside the error of a report that is incomplete.
 func writeRunReport(ctx context.Context, store *artifact.Store, run *artifact.RunRecord, dir string, stderr io.Writer) (string, error) {
 	study, err := readStudy(ctx, store, run, stderr)
 	if err != nil {
@@ -198,7 +222,7 @@ func writeRunReport(ctx context.Context, store *artifact.Store, run *artifact.Ru
 			return "", err
 		}
 	}
-	return filepath.Join(dir, "report.html"), nil
+	return filepath.Join(dir, "report.html"), whole(study)
 }
 
 func newGetCommand() *cobra.Command {

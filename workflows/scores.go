@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"encoding/json"
 	"maps"
 
 	"go.temporal.io/sdk/workflow"
@@ -22,6 +23,12 @@ func (s *stages) scores(ctx workflow.Context, cell Cell, predictions artifact.Re
 
 // tables makes the study's tables from the results of all its cells.
 func (s *stages) tables(ctx workflow.Context, spec Spec, cells []Cell, scored map[string]Scored, failed map[string]string) (artifact.Ref, error) {
+	p, in := tablesOf(spec, cells, scored, failed)
+	return s.do(ctx, Cell{Name: spec.Name, Spec: spec}, "tables", "", p, in)
+}
+
+// tablesOf is what the tables stage is asked for.
+func tablesOf(spec Spec, cells []Cell, scored map[string]Scored, failed map[string]string) (activities.TablesParams, inputs) {
 	p := activities.TablesParams{Params: spec.Tables, Name: spec.Name, Title: spec.Title, Description: spec.Description, Buckets: spec.Scores.Buckets, Missing: maps.Clone(failed)}
 	if spec.Study != nil {
 		for _, m := range spec.Study.Methods {
@@ -39,6 +46,60 @@ func (s *stages) tables(ctx workflow.Context, spec Spec, cells []Cell, scored ma
 		in["batches/"+c.Name], in["checkpoint/"+c.Name], in["scores/"+c.Name] = done.Batches, done.Checkpoint, done.Scores
 		benchmarkInputs(c.Name, done.Benchmarks, in)
 	}
-	whole := Cell{Name: spec.Name, Spec: spec}
-	return s.do(ctx, whole, "tables", "", p, in)
+	return p, in
+}
+
+// RecordedTables is the call for a run's tables by its record alone: the results that it lists, whichever version of this program made
+// them. Cells whose results it does not list are among the missing. It is for runs whose tables are lost, or were never made.
+func RecordedTables(run *artifact.RunRecord) (activities.Call, error) {
+	spec, err := RecordedSpec(run.Spec)
+	if err != nil {
+		return activities.Call{}, err
+	}
+	cells, err := spec.Cells()
+	if err != nil {
+		return activities.Call{}, err
+	}
+	scored, missing := map[string]Scored{}, map[string]string{}
+	maps.Copy(missing, run.Failed)
+	for _, c := range cells {
+		found := Scored{Benchmarks: inputs{}}
+		for _, call := range run.Stages {
+			if call.Cell != c.Name || call.Ref.Generation == 0 {
+				continue
+			}
+			switch call.Stage + "/" + call.Role {
+			case "documents/":
+				found.Documents = call.Ref
+			case "instructions/":
+				found.Instructions = call.Ref
+			case "tokens/instructions":
+				found.Tokens = call.Ref
+			case "batches/instructions":
+				found.Batches = call.Ref
+			case "checkpoint/tuned":
+				found.Checkpoint = call.Ref
+			case "scores/":
+				found.Scores = call.Ref
+			default:
+				if call.Stage == "scores" {
+					found.Benchmarks[call.Role] = call.Ref
+				}
+			}
+		}
+		none := artifact.Ref{}
+		switch {
+		case missing[c.Name] != "":
+		case found.Scores == none || found.Checkpoint == none || found.Batches == none || found.Tokens == none || found.Instructions == none || found.Documents == none:
+			missing[c.Name] = "the run's record lists no results of all its stages"
+		default:
+			scored[c.Name] = found
+		}
+	}
+	if len(missing) == 0 {
+		missing = nil
+	}
+	p, in := tablesOf(spec, cells, scored, missing)
+	params, err := json.Marshal(p)
+	return activities.Call{Stage: "tables", Params: params, Inputs: in}, err
 }
