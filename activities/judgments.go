@@ -19,7 +19,7 @@ import (
 
 // judgmentsStage has a judge rate a benchmark's answers. Outputs: judgments.jsonl.zst (ratings with every reply they were read from),
 // judge.json (who judged), and canary.json (whether the judge still rates fixed answers as it did at first).
-var judgmentsStage = stage{name: "judgments", version: 2, describe: describeParams[datasets.JudgmentsParams], run: runJudgments}
+var judgmentsStage = stage{name: "judgments", version: 3, describe: describeParams[datasets.JudgmentsParams], run: runJudgments}
 
 // Files of the judgments stage.
 const (

@@ -21,7 +21,7 @@ import (
 
 // questionsStage reads a benchmark's files. Outputs: questions.jsonl.zst (what a model is asked), references.jsonl.zst (what is needed to
 // score its answers), and the benchmark's judge prompt. Later stages need no file outside of the store.
-var questionsStage = stage{name: "questions", version: 1, describe: describeQuestions, outside: questionFiles, run: runQuestions}
+var questionsStage = stage{name: "questions", version: 2, describe: describeQuestions, outside: questionFiles, run: runQuestions}
 
 // Files of the questions stage.
 const (

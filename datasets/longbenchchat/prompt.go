@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -109,12 +110,11 @@ func (t *Template) Render(c Case, answer string, seed uint64) (string, error) {
 	return b.String(), nil
 }
 
-// Guard makes an answer safe to quote to a judge: double square brackets, by
-// which a judge states its rating, are set apart, so that an answer cannot plant
-// one where a judge copies from it; and section marks of judge prompts ("[… begins]",
-// "[… ends]", "Rating:") at the start of a line are indented by a quote sign, so that it
-// cannot end its own quotation. Look-alike brackets become plain ones and invisible
-// characters go. Other text is unchanged.
+// Guard makes an answer safe to quote to a judge. Double square brackets, by which a judge states its rating, are set apart, so that
+// an answer cannot plant one where a judge copies from it. Marks by which judge prompts begin and end what they quote lose their
+// brackets wherever they stand ("[Assistant's answer ends]" and MT-Bench's "<|The End of Assistant A's Conversation with User|>"
+// become "(…)"); lines that begin like a part of a prompt ("### User:", "**Rating:**") get a quote sign, so that an answer cannot end
+// its own quotation. Look-alike brackets become plain ones and invisible characters go. Other text is unchanged.
 func Guard(answer string) string {
 	answer = strings.Map(func(r rune) rune {
 		switch r {
@@ -122,6 +122,12 @@ func Guard(answer string) string {
 			return '['
 		case '］', '⟧', '〛':
 			return ']'
+		case '＜':
+			return '<'
+		case '＞':
+			return '>'
+		case '｜':
+			return '|'
 		case '\u200b', '\u200c', '\u200d', '\u2060', '\ufeff': // invisible: could hide a marker from us only
 			return -1
 		}
@@ -130,13 +136,14 @@ func Guard(answer string) string {
 	for strings.Contains(answer, "[[") || strings.Contains(answer, "]]") {
 		answer = strings.ReplaceAll(strings.ReplaceAll(answer, "[[", "[ ["), "]]", "] ]")
 	}
-	lines := strings.Split(answer, "\n")
-	for i, line := range lines {
-		l := strings.ToLower(strings.TrimSpace(line))
-		bracketed := strings.HasPrefix(l, "[") && strings.HasSuffix(l, "]") && (strings.Contains(l, "begins") || strings.Contains(l, "ends") || strings.Contains(l, "start") || strings.Contains(l, "end of"))
-		if bracketed || strings.HasPrefix(l, "rating:") {
-			lines[i] = "> " + line
-		}
-	}
-	return strings.Join(lines, "\n")
+	answer = sectionMark.ReplaceAllString(answer, "($1)")
+	answer = roundMark.ReplaceAllString(answer, "($1)")
+	return partLine.ReplaceAllString(answer, "> $0")
 }
+
+// Parts of judge prompts, as LongBench-Chat's and MT-Bench's files write them, and variations that a judge would take for them.
+var (
+	sectionMark = regexp.MustCompile(`(?i)\[([^\[\]\n]*\b(?:begins?|beginning|starts?|ends?|end of)\b[^\[\]\n]*)\]`)
+	roundMark   = regexp.MustCompile(`<\|+([^|<>\n]*)\|+>`)
+	partLine    = regexp.MustCompile(`(?im)^[ \t]*(?:[*_#]+[ \t]*(?:final |overall )?rating\b|(?:final |overall )?rating[*_ \t]*:|#+[ \t]*(?:user|assistant|system|question|reference|human)\b|\[(?:question|system|user|assistant)[^\[\]\n]*\][ \t]*$)`)
+)

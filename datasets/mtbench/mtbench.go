@@ -177,7 +177,7 @@ func promptName(reference bool, turn int) string {
 
 // Message is the judge's system and user message for one turn (1 or 2) of a
 // model's answers. The judge of the second turn sees the first as well. Answers are quoted
-// through longbenchchat.Guard.
+// through Guard.
 func (p JudgePrompts) Message(q Question, answers []string, turn int) (system, user string, err error) {
 	prompt, ok := p[promptName(q.NeedsReference(), turn)]
 	switch {
@@ -190,10 +190,10 @@ func (p JudgePrompts) Message(q Question, answers []string, turn int) (system, u
 	case q.NeedsReference() && len(q.Reference) < turn:
 		return "", "", fmt.Errorf("question %d has no reference for turn %d", q.ID, turn)
 	}
-	values := map[string]string{"question": q.Turns[0], "answer": longbenchchat.Guard(answers[0])}
+	values := map[string]string{"question": q.Turns[0], "answer": Guard(answers[0])}
 	for i := range turn {
 		n := strconv.Itoa(i + 1)
-		values["question_"+n], values["answer_"+n] = q.Turns[i], longbenchchat.Guard(answers[i])
+		values["question_"+n], values["answer_"+n] = q.Turns[i], Guard(answers[i])
 		if q.NeedsReference() {
 			values["ref_answer_"+n] = q.Reference[i]
 		}
@@ -229,6 +229,13 @@ var (
 	marker       = regexp.MustCompile(`\[\[(\p{Nd}+\.?\p{Nd}*)\]\]`)
 	backupMarker = regexp.MustCompile(`\[(\p{Nd}+\.?\p{Nd}*)\]`)
 )
+
+// Guard makes an answer safe to quote to this benchmark's judges: longbenchchat.Guard, and numbers alone in single brackets are set
+// apart as well ("[10]" becomes "[ 10 ]"). A judge that copies one and gives no rating of its own would otherwise have given it, by
+// the second of the original's patterns. Indices in quoted programs mean the same with spaces.
+func Guard(answer string) string {
+	return backupMarker.ReplaceAllString(longbenchchat.Guard(answer), "[ $1 ]")
+}
 
 // ParseRating reads the rating from a judge's reply: the first [[number]], else the first
 // [number]. A reply with none, or a number outside 1 to 10, is a *longbenchchat.RatingError.

@@ -132,8 +132,8 @@ func (h *Haystack) Place(t Test, c Cell) (Prompt, error) {
 	if err != nil {
 		return Prompt{}, fmt.Errorf("needle: cell %s: %w", c.ID(), err)
 	}
-	// A cut inside a character decodes to replacement characters at the edges.
-	context := strings.TrimRight(h.tok.Decode(ids[:at]), "\ufffd") + insert + strings.TrimFunc(h.tok.Decode(ids[at:]), func(r rune) bool { return r == utf8.RuneError })
+	// A cut inside a character, which the end of the haystack can be, decodes to replacement characters.
+	context := strings.TrimRight(h.tok.Decode(ids[:at]), "\ufffd") + insert + strings.TrimRight(h.tok.Decode(ids[at:]), "\ufffd")
 	return Prompt{
 		Cell:         c,
 		Context:      context,
@@ -163,28 +163,67 @@ func (h *Haystack) sentenceEnd(ids []int32, want int) (int, error) {
 // window is how many tokens around a place are decoded to judge it.
 const window = 8
 
-// endsSentence reports whether a sentence ends between tokens at−1 and at: the
-// text before ends in a full stop, question or exclamation mark, quotes and brackets
-// after it included, and the text after begins anew, with space or in a script
-// without spaces.
+// endsSentence reports whether a sentence ends between tokens at−1 and at: the text before ends in a full stop, question or exclamation
+// mark, quotes and brackets after it included, and the text after begins anew, with space or in a script without spaces. A full stop
+// after an abbreviation or an initial, or before a small letter, ends none.
 func (h *Haystack) endsSentence(ids []int32, at int) bool {
 	last := h.tok.Decode(ids[at-1 : at])
-	if !strings.ContainsAny(last, ".!?。！？…\"'”’)」』\n") { // decoding more is slow
+	// Decoding more is slow. A character of several byte tokens shows as U+FFFD here.
+	if !strings.ContainsAny(last, ".!?。！？…\"'”’)」』\n\ufffd") {
 		return false
 	}
-	before := strings.TrimRight(h.tok.Decode(ids[max(0, at-window):at]), " ")
-	after := h.tok.Decode(ids[at:min(len(ids), at+window)])
-	if strings.HasSuffix(before, "\n\n") && strings.TrimSpace(after) != "" {
+	before, after, ok := h.around(ids, at)
+	if !ok {
+		return false
+	}
+	if strings.HasSuffix(strings.TrimRight(before, " "), "\n\n") && strings.TrimSpace(after) != "" {
 		return true // a paragraph ends, with whatever sign
 	}
-	before = strings.TrimRight(before, "\"'”’)」』 \n")
-	mark, _ := utf8.DecodeLastRuneInString(before)
+	text := strings.TrimRight(before, "\"'”’)」』 \n")
+	mark, _ := utf8.DecodeLastRuneInString(text)
 	next, _ := utf8.DecodeRuneInString(after)
 	switch mark {
 	case '。', '！', '？':
 		return !strings.ContainsRune("”’」』", next)
 	case '.', '!', '?', '…':
-		return unicode.IsSpace(next) || strings.HasSuffix(last, " ") || strings.HasSuffix(last, "\n")
+		if !unicode.IsSpace(next) && !strings.ContainsAny(before[len(text):], " \n") {
+			return false
+		}
+		if following, _ := utf8.DecodeRuneInString(strings.TrimLeft(after, " \n\"'“‘(")); unicode.IsLower(following) {
+			return false
+		}
+		return mark != '.' || !abbreviated(text)
 	}
 	return false
+}
+
+// around is the text on both sides of a place, by what more of it decodes to: a tokenizer in SentencePiece's manner drops the space
+// before the first token it decodes, and shows a character of several tokens only when it has them all. ok is false within a character.
+func (h *Haystack) around(ids []int32, at int) (before, after string, ok bool) {
+	from := max(0, at-window)
+	before = h.tok.Decode(ids[from:at])
+	after, ok = strings.CutPrefix(h.tok.Decode(ids[from:min(len(ids), at+window)]), before)
+	return before, after, ok
+}
+
+// abbreviations end in a full stop within sentences of English, the language of the paper's haystack. Where one ends a sentence, that
+// place is passed over and the next one taken.
+var abbreviations = map[string]bool{
+	"mr": true, "mrs": true, "ms": true, "dr": true, "prof": true, "st": true, "sr": true, "jr": true, "gen": true, "col": true, "capt": true,
+	"lt": true, "sgt": true, "rev": true, "hon": true, "gov": true, "sen": true, "rep": true, "pres": true, "mt": true, "ft": true, "no": true,
+	"nos": true, "vol": true, "fig": true, "figs": true, "eq": true, "ch": true, "sec": true, "pp": true, "vs": true, "cf": true, "e.g": true,
+	"i.e": true, "viz": true, "approx": true, "inc": true, "ltd": true, "co": true, "corp": true, "dept": true, "est": true, "jan": true, "feb": true,
+	"mar": true, "apr": true, "jun": true, "jul": true, "aug": true, "sep": true, "sept": true, "oct": true, "nov": true, "dec": true,
+}
+
+// abbreviated reports whether the full stop at the end of text belongs to its last word: "Mr.", "J.", "U.S.".
+func abbreviated(text string) bool {
+	text = strings.TrimSuffix(text, ".")
+	word := text[strings.LastIndexFunc(text, func(r rune) bool { return r != '.' && !unicode.IsLetter(r) })+1:]
+	if abbreviations[strings.ToLower(word)] && word != "no" {
+		return true
+	}
+	initial := word[strings.LastIndexByte(word, '.')+1:]
+	first, size := utf8.DecodeRuneInString(initial)
+	return size > 0 && size == len(initial) && unicode.IsUpper(first) && first != 'I'
 }

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/longalign/longalign-go/datasets/longbench/pytext"
@@ -111,14 +112,21 @@ func (g Grid) Validate() error {
 	if len(g.Lengths) == 0 || len(g.Depths) == 0 {
 		return errors.New("the needle grid has no lengths or no depths")
 	}
-	for _, n := range g.Lengths {
+	// A cell is a sample: the same one twice would be paid for twice and then refused for its ID.
+	for i, n := range g.Lengths {
 		if n <= 0 {
 			return fmt.Errorf("needle length %d is not positive", n)
 		}
+		if slices.Contains(g.Lengths[:i], n) {
+			return fmt.Errorf("needle length %d is there twice", n)
+		}
 	}
-	for _, d := range g.Depths {
+	for i, d := range g.Depths {
 		if !(0 <= d && d <= 1) {
 			return fmt.Errorf("needle depth %v is not between 0 and 1", d)
+		}
+		if slices.Contains(g.Depths[:i], d) {
+			return fmt.Errorf("needle depth %v is there twice", d)
 		}
 	}
 	return nil

@@ -141,6 +141,85 @@ func TestNeedleGoesToTheNearestSentenceEnd(t *testing.T) {
 	}
 }
 
+// sentencePieces is a tokenizer of our own in SentencePiece's manner: a space in front of every text, spaces in front of words,
+// characters outside of ASCII as byte tokens, and a decoder that drops the first space and shows parts of characters as U+FFFD.
+type sentencePieces struct{ pieces }
+
+func (p *sentencePieces) Encode(text string) []int32 {
+	var out []int32
+	add := func(s string) {
+		id, ok := p.ids[s]
+		if !ok {
+			id, p.next = p.next, p.next+1
+			p.ids[s], p.texts[id] = id, s
+		}
+		out = append(out, id)
+	}
+	text, start := " "+text, 0
+	for i := 0; i <= len(text); i++ {
+		if i == len(text) || i > start && (strings.IndexByte(" \n.!?\"", text[i]) >= 0 || text[i-1] == '\n' || text[i] >= 0x80 || text[i-1] >= 0x80) {
+			if start < i {
+				add(text[start:i])
+			}
+			start = i
+		}
+	}
+	return out
+}
+
+func (p *sentencePieces) Decode(ids []int32) string {
+	return strings.Map(func(r rune) rune { return r }, strings.TrimPrefix(p.pieces.Decode(ids), " ")) // Map writes U+FFFD for each bad byte
+}
+
+// English without line breaks and Chinese: what follows a sentence is seen with its space, and a mark of three byte tokens is seen whole.
+func TestNeedleFindsOrdinarySentenceEndsInSentencePiecesManner(t *testing.T) {
+	test := paper(t)
+	chinese := strings.Repeat("这个城市有一座很长的桥。桥下的河流向东方！", 80)
+	for name, text := range map[string]string{"English": sentences(300), "Chinese": chinese} {
+		tok := &sentencePieces{*newPieces(0)}
+		h := load(t, tok, text, 1500)
+		for _, c := range (Grid{Lengths: []int{1500}, Depths: []float64{0.1, 0.25, 0.5, 0.63, 0.9}}).Cells() {
+			p, err := h.Place(test, c)
+			if err != nil {
+				t.Fatal(name, err)
+			}
+			if math.Abs(p.ActualDepth-c.Depth) > 0.02 {
+				t.Errorf("%s, %s: actual depth %v", name, c.ID(), p.ActualDepth)
+			}
+			before, after, _ := strings.Cut(p.Context, "\n"+test.Needle+"\n")
+			if before == "" || !strings.ContainsAny(before[len(before)-3:], ".。！") || strings.Contains(p.Context, "\ufffd") {
+				t.Errorf("%s, %s: the needle cuts a sentence: …%q", name, c.ID(), before[max(0, len(before)-30):])
+			}
+			if whole := before + strings.TrimPrefix(after, " "); !strings.HasPrefix(strings.ReplaceAll(text, " ", ""), strings.ReplaceAll(whole, " ", "")) {
+				t.Errorf("%s, %s: the haystack has changed", name, c.ID())
+			}
+		}
+	}
+}
+
+func TestAbbreviationsEndNoSentence(t *testing.T) {
+	for name, tok := range map[string]Tokenizer{"byte pairs": newPieces(0), "SentencePiece": &sentencePieces{*newPieces(0)}} {
+		for text, want := range map[string]string{
+			"He met Mr. Brown at noon. Then he left.":       "He met Mr. Brown at noon.",
+			"It is by J. R. Ewing from Dallas. It sold.":    "It is by J. R. Ewing from Dallas.",
+			"See e.g. Chapter four for that. It is long.":   "See e.g. Chapter four for that.",
+			"He asked \"why?\" and went home. Nobody knew.": "He asked \"why?\" and went home.",
+			"About approx. ten of them said no. Others yes": "About approx. ten of them said no.",
+			"So it was and so am I. Then it was not.":       "So it was and so am I.",
+		} {
+			ids := tok.Encode(text)
+			at, err := load(t, tok, text, len(ids)).sentenceEnd(ids, 3)
+			if err != nil {
+				t.Errorf("%s: %q: %v", name, text, err)
+				continue
+			}
+			if got := tok.Decode(ids[:at]); got != want {
+				t.Errorf("%s: the first sentence is %q, want %q", name, got, want)
+			}
+		}
+	}
+}
+
 func TestHaystackIsSortedAndRepeated(t *testing.T) {
 	tok := newPieces(0)
 	h, err := Load(fstest.MapFS{
@@ -211,6 +290,17 @@ func TestFound(t *testing.T) {
 	}
 	if _, err := Lookup("other"); err == nil {
 		t.Error("an unknown test is accepted")
+	}
+}
+
+func TestAGridWithACellTwiceIsRefused(t *testing.T) {
+	for _, g := range []Grid{
+		{Lengths: []int{200, 300, 200}, Depths: []float64{0.5}},
+		{Lengths: []int{200}, Depths: []float64{0.5, 0.1, 0.50}},
+	} {
+		if err := g.Validate(); err == nil || !strings.Contains(err.Error(), "twice") {
+			t.Errorf("%+v: %v", g, err)
+		}
 	}
 }
 
