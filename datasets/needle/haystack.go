@@ -128,12 +128,19 @@ func (h *Haystack) Place(t Test, c Cell) (Prompt, error) {
 		return Prompt{}, fmt.Errorf("needle: the haystack was loaded with %d tokens, cell %s needs %d", len(h.ids), c.ID(), n)
 	}
 	ids := h.ids[:n]
+	// A cut inside a character leaves the tokens of its beginning, which are no text.
+	for range utf8.UTFMax - 1 {
+		if _, whole := h.wholeFrom(ids); whole || len(ids) < 2 {
+			break
+		}
+		ids = ids[:len(ids)-1]
+	}
+	n = len(ids)
 	at, err := h.sentenceEnd(ids, int(c.Depth*float64(n)+0.5))
 	if err != nil {
 		return Prompt{}, fmt.Errorf("needle: cell %s: %w", c.ID(), err)
 	}
-	// A cut inside a character, which the end of the haystack can be, decodes to replacement characters.
-	context := strings.TrimRight(h.tok.Decode(ids[:at]), "\ufffd") + insert + strings.TrimRight(h.tok.Decode(ids[at:]), "\ufffd")
+	context := h.tok.Decode(ids[:at]) + insert + h.tok.Decode(ids[at:])
 	return Prompt{
 		Cell:         c,
 		Context:      context,
@@ -198,12 +205,39 @@ func (h *Haystack) endsSentence(ids []int32, at int) bool {
 }
 
 // around is the text on both sides of a place, by what more of it decodes to: a tokenizer in SentencePiece's manner drops the space
-// before the first token it decodes, and shows a character of several tokens only when it has them all. ok is false within a character.
+// before the first token it decodes. ok is false within a character of several tokens.
 func (h *Haystack) around(ids []int32, at int) (before, after string, ok bool) {
-	from := max(0, at-window)
-	before = h.tok.Decode(ids[from:at])
-	after, ok = strings.CutPrefix(h.tok.Decode(ids[from:min(len(ids), at+window)]), before)
-	return before, after, ok
+	from, ok := h.wholeFrom(ids[:at])
+	if !ok {
+		return "", "", false
+	}
+	end := min(len(ids), at+window)
+	for range utf8.UTFMax {
+		before, after = h.tok.Decode(ids[from:at]), h.tok.Decode(ids[from:end])
+		if after, ok = strings.CutPrefix(after, before); ok && !strings.ContainsRune(after, utf8.RuneError) {
+			return before, after, true
+		}
+		if end--; end <= at {
+			break
+		}
+	}
+	return "", "", false
+}
+
+// wholeFrom is where about a window of tokens begins that decodes to the last characters of ids and no part of one. Decoders with byte
+// tokens spoil a whole run of them for one that is cut: both ends must be right. ok is false when ids end within a character.
+func (h *Haystack) wholeFrom(ids []int32) (from int, ok bool) {
+	from = max(0, len(ids)-window)
+	for range utf8.UTFMax {
+		if !strings.ContainsRune(h.tok.Decode(ids[from:]), utf8.RuneError) {
+			return from, true
+		}
+		if from == 0 {
+			break
+		}
+		from--
+	}
+	return from, false
 }
 
 // abbreviations end in a full stop within sentences of English, the language of the paper's haystack. Where one ends a sentence, that

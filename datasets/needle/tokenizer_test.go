@@ -35,6 +35,9 @@ func TestNeedleFindsSentenceEndsWithALlamasTokenizer(t *testing.T) {
 			}
 			before, _, _ := strings.Cut(p.Context, "\n"+test.Needle+"\n")
 			mark := strings.TrimRight(before, " \"")
+			if tokens := 2000 - p.ActualTokens; tokens < -10 || tokens > 10 || strings.Contains(p.Context, "\ufffd") {
+				t.Errorf("%s, depth %v: %d tokens of text", name, depth, p.ActualTokens)
+			}
 			if math.Abs(p.ActualDepth-depth) > 0.03 || !(strings.HasSuffix(mark, ".") || strings.HasSuffix(mark, "。") || strings.HasSuffix(mark, "！")) || strings.HasSuffix(mark, "Dr.") {
 				t.Errorf("%s, depth %v: at %v after …%q", name, depth, p.ActualDepth, before[max(0, len(before)-30):])
 			}
