@@ -468,6 +468,32 @@ func TestAJudgesBudgetIsACap(t *testing.T) {
 	}
 }
 
+// The same judge in two stages of one run has one cap; outside of the run it has its own.
+func TestStagesOfARunShareAnEndpointsCap(t *testing.T) {
+	p := newTiny(t)
+	s := newService(t, func(string) string { return "[[3]]" })
+	_, questions, predictions, _, _ := p.longBench(write(t, smallLongBench()), nil)
+	e := s.endpoint("judge-20260131")
+	e.MaxTokens, e.PriceIn, e.PriceOut, e.MaxCostUSD = 5, 1000, 1000, 3
+	in := refs{"questions": questions, "predictions": predictions}
+	paid := func() float64 { return float64(s.asked) * 0.015 }
+	var err error
+	for seed := uint64(0); err == nil && seed < 40; seed++ {
+		call := p.call("judgments", datasets.JudgmentsParams{Benchmark: datasets.BenchmarkLongBench, Endpoint: e, Seed: seed}, in)
+		call.Run = "study-1"
+		_, err = p.Run(t.Context(), call)
+	}
+	wantType(t, err, BudgetExceeded, "max_cost_usd")
+	if s.asked < len(canary) || paid() > e.MaxCostUSD {
+		t.Errorf("%.2f USD were paid under a cap of %.2f", paid(), e.MaxCostUSD)
+	}
+	other := p.call("judgments", datasets.JudgmentsParams{Benchmark: datasets.BenchmarkLongBench, Endpoint: e, Seed: 99}, in)
+	other.Run = "study-2"
+	if _, err := p.Run(t.Context(), other); err != nil {
+		t.Errorf("another run: %v", err)
+	}
+}
+
 func TestAJudgeThatMovesIsFlagged(t *testing.T) {
 	p := newTiny(t)
 	s := newService(t, func(string) string { return "[[1]]" })

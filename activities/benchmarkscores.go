@@ -377,7 +377,7 @@ func (s *benchmarkScores) shortTasks(ctx context.Context) error {
 	}
 	s.j.note("short tasks by lm-evaluation-harness %s", results.Version)
 	for _, r := range results.Scores {
-		set := reports.ScoreSet{Mean: r.Value, N: max(r.N, 1), Wanted: r.Wanted, Marks: []string{reports.NoteImported}}
+		set := reports.ScoreSet{Mean: r.Value, N: r.N, Wanted: r.Wanted, Marks: []string{reports.NoteImported}}
 		if r.StdErr > 0 {
 			set.Low, set.High = max(0, r.Value-1.96*r.StdErr), min(100, r.Value+1.96*r.StdErr)
 		}

@@ -167,13 +167,22 @@ type asker struct {
 
 func (a *asker) close(ctx context.Context) error { return a.budget.Close(ctx) }
 
+// budget is what this part of the stage may spend at an endpoint: all stages of a run that ask it share its cap.
+func (j *job) budget(p datasets.EndpointParams, part string) *llm.Budget {
+	run := j.call.Run
+	if run == "" {
+		run = j.call.Key // asked for outside of a run
+	}
+	return llm.NewBudget(j.a.Store, llm.Ledger(run, p), j.call.Stage+" "+j.call.Key+" "+part, p.MaxCostUSD)
+}
+
 // openAsker prepares to ask an endpoint, within what is left of its cap.
 func (j *job) openAsker(ctx context.Context, p datasets.EndpointParams, part string) (*asker, error) {
 	endpoint, err := j.a.Endpoints.Endpoint(p)
 	if err != nil {
 		return nil, badConfig("endpoint %s: %w", p.Model, err)
 	}
-	budget := llm.NewBudget(j.a.Store, j.call.Stage, j.call.Key, part, p.MaxCostUSD)
+	budget := j.budget(p, part)
 	return &asker{llm.NewTeacher(endpoint, j.a.Store, budget, j.attempt(ctx), func(llm.Usage) {
 		j.moves.Add(1) // what waits for a slow service does not stand still
 	}), budget}, nil

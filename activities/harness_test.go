@@ -83,11 +83,13 @@ func standInHarness(args []string) error {
 	values := map[string]any{"alias": task, "acc,none": 0.25, "acc_stderr,none": 0.01, "acc_norm,none": 0.5, "acc_norm_stderr,none": 0.02}
 	shots, samples := map[string]any{task: json.RawMessage(flags["--num_fewshot"])}, map[string]any{task: map[string]int{"original": 1172, "effective": 1172}}
 	results, groups := map[string]any{task: values}, map[string]any{}
+	subtasks := []string{}
 	if task == "mmlu" { // a group: its numbers are those of its 57 tasks
 		groups[task] = values
 		shots, samples = map[string]any{}, map[string]any{}
 		for i := range 57 {
 			name := fmt.Sprintf("mmlu_subject_%d", i)
+			subtasks = append(subtasks, name)
 			results[name], shots[name], samples[name] = values, json.RawMessage(flags["--num_fewshot"]), map[string]int{"original": 100, "effective": 100}
 		}
 	}
@@ -96,7 +98,7 @@ func standInHarness(args []string) error {
 		return err
 	}
 	b := mustMarshal(map[string]any{
-		"results": results, "groups": groups, "group_subtasks": map[string]any{task: []string{}}, "configs": map[string]any{}, "versions": map[string]any{task: 1},
+		"results": results, "groups": groups, "group_subtasks": map[string]any{task: subtasks}, "configs": map[string]any{}, "versions": map[string]any{task: 1},
 		"n-shot": shots, "higher_is_better": map[string]any{}, "n-samples": samples,
 		"config":   map[string]any{"model": flags["--model"], "model_args": flags["--model_args"], "likelihoods": sums},
 		"git_hash": "none", "date": 1769817600.5, "lm_eval_version": "0.4.9.1", "task_hashes": map[string]any{},

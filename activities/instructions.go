@@ -385,7 +385,7 @@ func (j *job) teacher(ctx context.Context, p datasets.InstructionsStageParams) (
 		info := activity.GetInfo(ctx)
 		attempt = fmt.Sprintf("%s/%s/%s/%d", info.WorkflowExecution.ID, info.WorkflowExecution.RunID, info.ActivityID, info.Attempt)
 	}
-	t.budget = llm.NewBudget(j.a.Store, llm.Journal, j.call.Key, j.shard.name(), p.Endpoint.MaxCostUSD)
+	t.budget = j.budget(*p.Endpoint, j.shard.name())
 	t.model = llm.NewTeacher(e, j.a.Store, t.budget, attempt, func(u llm.Usage) {
 		j.advance(Progress{Done: int64(u.Replies + u.Journaled), Unit: "reply", Spent: u.SpentUSD})
 	})

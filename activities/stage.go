@@ -53,6 +53,8 @@ type Call struct {
 	Shards *Shards `json:"shards,omitempty"`
 	// Label says to people which cells of a study asked for it; it means nothing to the result.
 	Label string `json:"label,omitempty"`
+	// Run is the workflow ID of the run that has the result made and pays for it, filled in then.
+	Run string `json:"run,omitempty"`
 }
 
 // Resolved is what Resolve found out about a call.

@@ -47,7 +47,8 @@ type EndpointParams struct {
 	// PriceIn and PriceOut are USD for a million tokens of input and output.
 	PriceIn  float64 `json:"price_in,omitempty" key:"-"`
 	PriceOut float64 `json:"price_out,omitempty" key:"-"`
-	// MaxCostUSD stops a stage before the request that could pass it; 0 is no cap.
+	// MaxCostUSD stops a run before the request that could pass it: all stages of a run that ask this endpoint spend from it together,
+	// over restarts as well. Finished results that are in the store cost nothing. 0 is no cap.
 	MaxCostUSD float64 `json:"max_cost_usd,omitempty" key:"-"`
 	// Timeout bounds one request, such as 2m; default 10m.
 	Timeout string `json:"timeout,omitempty" key:"-"`

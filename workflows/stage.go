@@ -134,6 +134,7 @@ func (s *stages) make(ctx workflow.Context, cell Cell, call activities.Call) (ar
 		StaticDetails:         stageDetails(call),
 		TypedSearchAttributes: searchAttributes(s.name, call.Stage, cell.Method, s.model),
 	}
+	call.Run = runID(ctx).WorkflowID
 	s.progress.making(ctx, call)
 	var ref artifact.Ref
 	err := workflow.ExecuteChildWorkflow(workflow.WithChildOptions(ctx, child), Stage, call).Get(ctx, &ref)

@@ -48,7 +48,7 @@ func newWorld(t *testing.T) *world {
 }
 
 func (w *world) keyOf(call activities.Call) string {
-	call.Key, call.Label = "", ""
+	call.Key, call.Label, call.Run = "", "", ""
 	b, err := json.Marshal(call)
 	if err != nil {
 		w.t.Error(err)
@@ -66,6 +66,9 @@ func (w *world) resolve(_ context.Context, call activities.Call) (activities.Res
 }
 
 func (w *world) run(ctx context.Context, call activities.Call) (artifact.Ref, error) {
+	if call.Run == "" {
+		w.t.Errorf("stage %s of %s does not know which run pays", call.Stage, call.Label)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.block != nil && w.block(call) {

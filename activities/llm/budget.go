@@ -2,14 +2,17 @@ package llm
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
 
+	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/artifact"
 )
 
-// BudgetError stops a stage before a request that could pass its cap.
+// BudgetError stops a run before a request that could pass its cap.
 type BudgetError struct {
 	Cap, Spent, Next float64 // USD
 }
@@ -19,16 +22,15 @@ func (e *BudgetError) Error() string {
 	return fmt.Sprintf("%.4f of at most %.4f USD are spent or promised, and the next request may cost up to %.4f; all replies are kept: raise max_cost_usd and run again, only what is missing is paid for", e.Spent, e.Cap, e.Next)
 }
 
-// Budget caps what the replies of one stage cost, over all its shards and workers. Each part of the stage holds an allowance in a ledger
+// Budget caps what the replies of an endpoint cost in one run, over all its stages, shards and workers. Each part of the work holds an allowance in a ledger
 // in the store, and raises it before it spends more: the allowances' sum never passes the cap. An attempt at a part adds to the
 // allowance and takes back only what it added itself and did not spend: what an earlier attempt was allowed stands for what it may have
 // spent, and the replies of its that are in the journal are taken to be paid from it.
 type Budget struct {
-	store   *artifact.Store
-	journal string
-	entry   string
-	part    string
-	cap     float64
+	store *artifact.Store
+	entry string
+	part  string
+	cap   float64
 
 	mu       sync.Mutex
 	looked   bool    // earlier is known
@@ -39,14 +41,23 @@ type Budget struct {
 	promised float64 // USD, to requests under way
 }
 
-// ledger is what the parts of a stage may spend.
+// ledger is what the parts of a run may spend.
 type ledger struct {
 	Allowed map[string]float64 `json:"allowed"` // USD by part
 }
 
-// NewBudget returns the budget of one part of the stage with that action key. Without a cap it only counts.
-func NewBudget(store *artifact.Store, journal, key, part string, cap float64) *Budget {
-	return &Budget{store: store, journal: journal, entry: "budget/" + key, part: part, cap: cap}
+// Ledger names the ledger of an endpoint in a run. Who asks the same model at the same address with the same key shares it, whatever the
+// sampling, the prices and the cap: the teacher and the judge of a run may be one endpoint.
+func Ledger(run string, p datasets.EndpointParams) string {
+	p = p.Defaults()
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %q %q %q %q %q", run, p.Kind, p.BaseURL, p.Model, p.KeyEnv, p.KeyFile)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// NewBudget returns the budget of one part of a run's work, in the ledger of that name. Without a cap it only counts.
+func NewBudget(store *artifact.Store, ledger, part string, cap float64) *Budget {
+	return &Budget{store: store, entry: "budget/" + ledger, part: part, cap: cap}
 }
 
 // own is what this attempt needs to have in the ledger, besides earlier ones.
@@ -77,7 +88,7 @@ func (b *Budget) look(ctx context.Context) error {
 		return nil
 	}
 	var l ledger
-	if err := b.store.Entry(ctx, b.journal, b.entry, &l); err != nil && !errors.Is(err, artifact.ErrNotFound) {
+	if err := b.store.Entry(ctx, Journal, b.entry, &l); err != nil && !errors.Is(err, artifact.ErrNotFound) {
 		return err
 	}
 	b.earlier, b.looked = l.Allowed[b.part], true
@@ -87,7 +98,7 @@ func (b *Budget) look(ctx context.Context) error {
 // allow raises what this attempt has in the ledger to enough, or at least to need.
 func (b *Budget) allow(ctx context.Context, need, enough float64) error {
 	more := 0.0
-	err := artifact.UpdateEntry(ctx, b.store, b.journal, b.entry, func(l *ledger) error {
+	err := artifact.UpdateEntry(ctx, b.store, Journal, b.entry, func(l *ledger) error {
 		total := 0.0
 		for _, usd := range l.Allowed {
 			total += usd
@@ -138,7 +149,7 @@ func (b *Budget) Close(ctx context.Context) error {
 	if b.cap <= 0 || rest == 0 {
 		return nil
 	}
-	err := artifact.UpdateEntry(ctx, b.store, b.journal, b.entry, func(l *ledger) error {
+	err := artifact.UpdateEntry(ctx, b.store, Journal, b.entry, func(l *ledger) error {
 		if l.Allowed == nil {
 			l.Allowed = map[string]float64{}
 		}

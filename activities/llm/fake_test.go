@@ -101,5 +101,5 @@ func memory(t *testing.T) *artifact.Store {
 }
 
 func teacher(e *Endpoint, s *artifact.Store, cap float64, attempt string) *Teacher {
-	return NewTeacher(e, s, NewBudget(s, Journal, "0123", "whole", cap), attempt, nil)
+	return NewTeacher(e, s, NewBudget(s, "0123", "whole", cap), attempt, nil)
 }

@@ -200,7 +200,7 @@ func TestTheBudgetIsAHardCap(t *testing.T) {
 
 func TestShardsShareABudget(t *testing.T) {
 	s := memory(t)
-	one, two := NewBudget(s, Journal, "k", "0", 1), NewBudget(s, Journal, "k", "1", 1)
+	one, two := NewBudget(s, "k", "0", 1), NewBudget(s, "k", "1", 1)
 	if err := one.promise(t.Context(), 0.7); err != nil {
 		t.Fatal(err)
 	}
@@ -216,12 +216,52 @@ func TestShardsShareABudget(t *testing.T) {
 		t.Errorf("what the first shard gave back is not there: %v", err)
 	}
 	// What a shard was allowed when it was cut off may have been spent.
-	again := NewBudget(s, Journal, "k", "1", 1)
+	again := NewBudget(s, "k", "1", 1)
 	if err := again.promise(t.Context(), 0.85); !errors.As(err, &over) {
 		t.Errorf("a shard's second attempt may spend what the first may have spent: %v", err)
 	}
 	if err := again.promise(t.Context(), 0.03); err != nil {
 		t.Errorf("a shard's second attempt: %v", err)
+	}
+}
+
+// Stages of a run that ask one endpoint spend from one ledger, whatever their sampling; another run has its own. Attempts that were cut
+// off, and what the journal holds, are no way around it.
+func TestStagesOfARunShareOneCap(t *testing.T) {
+	f, s := newFake(t, nil), memory(t)
+	const cap = 0.0201 // ten replies of 0.002, which are foreseen at half of that
+	open := func(run, stage string, temperature float64) *Teacher {
+		e := f.endpoint(t, func(p *datasets.EndpointParams) { p.Temperature, p.MaxCostUSD = &temperature, cap })
+		return NewTeacher(e, s, NewBudget(s, Ledger(run, e.Params()), stage, cap), stage, nil)
+	}
+	var over *BudgetError
+	for attempt := range 8 {
+		for stage := range 3 {
+			u := open("run", fmt.Sprint("stage ", stage), float64(stage))
+			for n := range attempt + 2 {
+				if _, err := u.Ask(t.Context(), request(n)); err != nil && !errors.As(err, &over) {
+					t.Fatal(err)
+				}
+			}
+			if attempt%2 == 1 { // the others are killed
+				if err := u.budget.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if paid := 0.002 * float64(f.count()); over == nil || paid > cap+0.001 || f.count() < 7 {
+		t.Errorf("%.4f USD were paid under a cap of %.4f: %v", paid, cap, over)
+	}
+	before := f.count()
+	u := open("another run", "stage 0", 0)
+	for n := range 9 {
+		if _, err := u.Ask(t.Context(), request(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if usage := u.Usage(); usage.Journaled == 0 || usage.Journaled+f.count()-before != 9 {
+		t.Errorf("another run: %+v", usage)
 	}
 }
 

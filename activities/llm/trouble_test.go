@@ -161,10 +161,10 @@ func TestTheCapHoldsOverAttempts(t *testing.T) {
 	}
 	t.Run("when new requests come before replies from the journal", func(t *testing.T) {
 		s := memory(t)
-		first := spend(NewBudget(s, Journal, "key", "A", cap), 5) // and is killed
-		again := NewBudget(s, Journal, "key", "A", cap)
+		first := spend(NewBudget(s, "key", "A", cap), 5) // and is killed
+		again := NewBudget(s, "key", "A", cap)
 		total := first + spend(again, 3)
-		total += spend(NewBudget(s, Journal, "key", "B", cap), 20)
+		total += spend(NewBudget(s, "key", "B", cap), 20)
 		for range int(first) {
 			again.replay(1)
 		}
@@ -175,22 +175,22 @@ func TestTheCapHoldsOverAttempts(t *testing.T) {
 	})
 	t.Run("when an attempt ends before it read its journal", func(t *testing.T) {
 		s := memory(t)
-		total := spend(NewBudget(s, Journal, "key", "A", cap), 20)
-		if err := NewBudget(s, Journal, "key", "A", cap).Close(t.Context()); err != nil {
+		total := spend(NewBudget(s, "key", "A", cap), 20)
+		if err := NewBudget(s, "key", "A", cap).Close(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if total += spend(NewBudget(s, Journal, "key", "B", cap), 20); total > cap {
+		if total += spend(NewBudget(s, "key", "B", cap), 20); total > cap {
 			t.Errorf("%v of %v spent", total, cap)
 		}
 	})
 	t.Run("when two attempts at a part overlap", func(t *testing.T) {
 		s := memory(t)
-		lost, next := NewBudget(s, Journal, "key", "A", cap), NewBudget(s, Journal, "key", "A", cap)
+		lost, next := NewBudget(s, "key", "A", cap), NewBudget(s, "key", "A", cap)
 		total := spend(lost, 2) + spend(next, 2) + spend(lost, 2) + spend(next, 2)
 		if err := errors.Join(lost.Close(t.Context()), next.Close(t.Context())); err != nil {
 			t.Fatal(err)
 		}
-		if total += spend(NewBudget(s, Journal, "key", "B", cap), 20); total != cap {
+		if total += spend(NewBudget(s, "key", "B", cap), 20); total != cap {
 			t.Errorf("%v of %v spent", total, cap)
 		}
 	})

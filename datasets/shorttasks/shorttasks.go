@@ -39,7 +39,7 @@ type Score struct {
 	Task Task
 	// Value is in percent, StdErr its standard error, 0 where the file has none.
 	Value, StdErr float64
-	// N samples were scored of Wanted; both are 0 where the file does not say.
+	// N samples were scored of Wanted.
 	N, Wanted int
 	// Shots is what the harness used; -1 where the file does not say.
 	Shots int
@@ -49,6 +49,54 @@ type Score struct {
 type Results struct {
 	Version string // of the harness
 	Scores  []Score
+}
+
+// samples are how many a task has, and how many were scored.
+type samples struct {
+	Original  int `json:"original"`
+	Effective int `json:"effective"`
+}
+
+// mmluSubjects are the tasks of the group mmlu, which files of releases without group_subtasks do not list. Another task may begin with
+// the same letters (mmlu_pro, mmlu_flan_n_shot_loglikelihood_anatomy): names are compared whole.
+var mmluSubjects = strings.Fields(`abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology
+	college_chemistry college_computer_science college_mathematics college_medicine college_physics computer_security
+	conceptual_physics econometrics electrical_engineering elementary_mathematics formal_logic global_facts high_school_biology
+	high_school_chemistry high_school_computer_science high_school_european_history high_school_geography
+	high_school_government_and_politics high_school_macroeconomics high_school_mathematics high_school_microeconomics
+	high_school_physics high_school_psychology high_school_statistics high_school_us_history high_school_world_history human_aging
+	human_sexuality international_law jurisprudence logical_fallacies machine_learning management marketing medical_genetics
+	miscellaneous moral_disputes moral_scenarios nutrition philosophy prehistory professional_accounting professional_law
+	professional_medicine professional_psychology public_relations security_studies sociology us_foreign_policy virology world_religions`)
+
+// parts names the harness's tasks that t's score is of: itself, or a group's tasks, by the file or as they are known.
+func (t Task) parts(groups map[string][]string, known map[string]samples) []string {
+	if _, itself := known[t.Harness]; itself || t.Harness != "mmlu" {
+		return []string{t.Harness}
+	}
+	var tasks []string
+	seen := map[string]bool{}
+	var open func(name string)
+	open = func(name string) {
+		if seen[name] {
+			return
+		}
+		seen[name] = true
+		if len(groups[name]) == 0 {
+			tasks = append(tasks, name)
+		}
+		for _, sub := range groups[name] {
+			open(sub)
+		}
+	}
+	if len(groups[t.Harness]) > 0 {
+		open(t.Harness)
+		return tasks
+	}
+	for _, subject := range mmluSubjects {
+		tasks = append(tasks, "mmlu_"+subject)
+	}
+	return tasks
 }
 
 // VersionError refuses a file of a harness that is not known.
@@ -81,10 +129,9 @@ func Read(r io.Reader) (*Results, error) {
 		Results map[string]map[string]json.RawMessage `json:"results"`
 		Groups  map[string]map[string]json.RawMessage `json:"groups"`
 		Shots   map[string]json.RawMessage            `json:"n-shot"`
-		Samples map[string]struct {
-			Original  int `json:"original"`
-			Effective int `json:"effective"`
-		} `json:"n-samples"`
+		Samples map[string]samples                    `json:"n-samples"`
+		// Subtasks are those of each group, groups too.
+		Subtasks map[string][]string `json:"group_subtasks"`
 	}
 	if err := json.Unmarshal(raw, &f); err != nil {
 		return nil, fmt.Errorf("no results file of lm-evaluation-harness: %w", err)
@@ -117,21 +164,24 @@ func Read(r io.Reader) (*Results, error) {
 			s.StdErr = 100 * e
 		}
 		s.Value *= 100
-		for name, n := range f.Samples { // a group's are those of its tasks
-			if name == t.Harness || f.Samples[t.Harness].Original == 0 && strings.HasPrefix(name, t.Harness+"_") {
-				s.N += n.Effective
-				s.Wanted += n.Original
-			}
+		parts := t.parts(f.Subtasks, f.Samples)
+		for _, name := range parts {
+			s.N += f.Samples[name].Effective
+			s.Wanted += f.Samples[name].Original
 		}
-		for name, raw := range f.Shots { // some releases give groups an empty text
+		if s.N <= 0 {
+			return nil, fmt.Errorf(`%s: the file does not say of how many samples the score is ("n-samples"); run a newer release of the series 0.4`, t.Harness)
+		}
+		// A group's own number of shots says nothing; its tasks should all have the same.
+		for _, name := range parts {
 			var n int
-			if json.Unmarshal(raw, &n) != nil {
+			if json.Unmarshal(f.Shots[name], &n) != nil { // some releases give groups an empty text
 				continue
 			}
-			// A group's own number says nothing; all of its tasks have the same.
-			if name == t.Harness && f.Groups[t.Harness] == nil || strings.HasPrefix(name, t.Harness+"_") {
-				s.Shots = n
+			if s.Shots >= 0 && s.Shots != n {
+				return nil, fmt.Errorf("%s: its tasks have different numbers of shots, %d and %d: run them with one", t.Harness, s.Shots, n)
 			}
+			s.Shots = n
 		}
 		out.Scores = append(out.Scores, s)
 	}
