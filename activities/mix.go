@@ -100,7 +100,7 @@ func conversations(ctx context.Context, s datasets.MixSource, bad func(error) er
 				yield(datasets.Instance{}, mixError(s, err))
 				return
 			}
-			for i, err := range chat.Read(r, name) {
+			for i, err := range chat.Read(r, name, s.Limit()) {
 				var line *chat.LineError
 				if errors.As(err, new(*documents.ReadError)) {
 					err = mixError(s, err)
@@ -122,6 +122,9 @@ func conversations(ctx context.Context, s datasets.MixSource, bad func(error) er
 	}
 }
 
+// maxBadPlaces bounds the places a source's warnings name; the count has them all.
+const maxBadPlaces = 20
+
 // portion is one source of training conversations and which of them are drawn.
 type portion struct {
 	name  string
@@ -136,13 +139,15 @@ func (j *job) portions(ctx context.Context, p datasets.TokensParams) ([]portion,
 	if !p.OnlyMix {
 		parts = append(parts, portion{name: "instructions", all: j.instances(ctx, "instructions", trainFile)})
 	}
-	unreadable := map[string]int64{}
+	unreadable, places := map[string]int64{}, []string{}
 	for _, s := range p.Mix {
 		parts = append(parts, portion{name: s.Name, all: conversations(ctx, s, func(err error) error {
 			if s.BadInput != datasets.BadInputSkip {
 				return badData("tokens.mix: %w; mend the file, or set bad_input: skip", err)
 			}
-			unreadable[s.Name]++
+			if unreadable[s.Name]++; unreadable[s.Name] <= maxBadPlaces {
+				places = append(places, fmt.Sprintf("tokens.mix %s: %v", s.Name, err))
+			}
 			return nil
 		})})
 	}
@@ -162,6 +167,7 @@ func (j *job) portions(ctx context.Context, p datasets.TokensParams) ([]portion,
 	for name, n := range unreadable {
 		j.count("unreadable: "+name, n)
 	}
+	j.manifest.Warnings = append(j.manifest.Warnings, places...)
 	draws, err := draw(p, sizes)
 	if err != nil {
 		return nil, badConfig("%w", err)

@@ -1,6 +1,8 @@
 package activities
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -272,8 +274,18 @@ func TestConversationsAreMixedIn(t *testing.T) {
 	for i := range 20 {
 		fmt.Fprintf(&long, "{\"messages\":[{\"role\":\"user\",\"content\":\"q%d\"},{\"role\":\"assistant\",\"content\":\"a%d\"}]}\n", i, i)
 	}
+	var half bytes.Buffer // whole lines, and no end
+	z := gzip.NewWriter(&half)
+	if _, err := z.Write([]byte(long.String())); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Flush(); err != nil {
+		t.Fatal(err)
+	}
 	for name, text := range map[string]string{
 		"long.jsonl":      long.String(),
+		"half.jsonl.gz":   half.String(),
+		"wide.jsonl":      `{"instruction":"` + strings.Repeat("wide ", 30) + `","output":"done"}` + "\n" + `{"instruction":"do","output":"done"}`,
 		"sharegpt.json":   `[{"conversations":[{"from":"human","value":"hi"},{"from":"gpt","value":"hello"}]},{"conversations":[{"from":"human","value":"alone"}]}]`,
 		"alpaca/one.json": `[{"instruction":"do","input":"this","output":"done"}]`,
 	} {
@@ -300,22 +312,27 @@ func TestConversationsAreMixedIn(t *testing.T) {
 		return s
 	}
 	for name, tt := range map[string]struct {
-		p    datasets.TokensParams
-		want map[string]int64
-		fail string
+		p     datasets.TokensParams
+		want  map[string]int64
+		fail  string
+		place string
 	}{
 		"all of a file after the instructions": {datasets.TokensParams{Mix: []datasets.MixSource{source("long.jsonl", nil)}},
-			map[string]int64{"from instructions": own, "from long.jsonl": 20, "sequences": own + 20}, ""},
+			map[string]int64{"from instructions": own, "from long.jsonl": 20, "sequences": own + 20}, "", ""},
 		"only files, drawn and whole": {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{source("long.jsonl", func(s *datasets.MixSource) { s.Instances = 5 }), source("alpaca", nil)}},
-			map[string]int64{"from long.jsonl": 5, "from alpaca": 1, "sequences": 6}, ""},
+			map[string]int64{"from long.jsonl": 5, "from alpaca": 1, "sequences": 6}, "", ""},
 		"by weights": {datasets.TokensParams{MixTotal: 8, Mix: []datasets.MixSource{source("long.jsonl", func(s *datasets.MixSource) { s.Weight = 3 })}},
-			map[string]int64{"from instructions": 2, "from long.jsonl": 6, "sequences": 8}, ""},
+			map[string]int64{"from instructions": 2, "from long.jsonl": 6, "sequences": 8}, "", ""},
 		"what cannot be read is skipped and counted": {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{source("sharegpt.json", func(s *datasets.MixSource) { s.BadInput = datasets.BadInputSkip })}},
-			map[string]int64{"from sharegpt.json": 1, "unreadable: sharegpt.json": 1, "sequences": 1}, ""},
-		"or fails":                      {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{source("sharegpt.json", nil)}}, nil, BadData},
-		"more than there are":           {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{source("long.jsonl", func(s *datasets.MixSource) { s.Instances = 21 })}}, nil, BadConfig},
-		"a directory without JSON":      {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{{Path: t.TempDir()}}}, nil, BadData},
-		"a file that was never fetched": {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{{Path: "$FETCHED/never"}}}, nil, BadData},
+			map[string]int64{"from sharegpt.json": 1, "unreadable: sharegpt.json": 1, "sequences": 1}, "", "sharegpt.json:1: "},
+		"a file cut short is named": {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{source("half.jsonl.gz", func(s *datasets.MixSource) { s.BadInput = datasets.BadInputSkip })}},
+			map[string]int64{"from half.jsonl.gz": 20, "unreadable: half.jsonl.gz": 1, "sequences": 20}, "", "half.jsonl.gz:21: the file cannot be read from here on: unexpected EOF"},
+		"a conversation over max_bytes is named": {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{source("wide.jsonl", func(s *datasets.MixSource) { s.BadInput, s.MaxBytes = datasets.BadInputSkip, 100 })}},
+			map[string]int64{"from wide.jsonl": 1, "unreadable: wide.jsonl": 1, "sequences": 1}, "", "wide.jsonl:1: the conversation is longer than max_bytes (100)"},
+		"or fails":                      {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{source("sharegpt.json", nil)}}, nil, BadData, ""},
+		"more than there are":           {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{source("long.jsonl", func(s *datasets.MixSource) { s.Instances = 21 })}}, nil, BadConfig, ""},
+		"a directory without JSON":      {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{{Path: t.TempDir()}}}, nil, BadData, ""},
+		"a file that was never fetched": {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{{Path: "$FETCHED/never"}}}, nil, BadData, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tt.p.Template, tt.p.MaxLength = "longalign", 512
@@ -330,6 +347,11 @@ func TestConversationsAreMixedIn(t *testing.T) {
 				var ref artifact.Ref
 				if ref, err = p.Run(t.Context(), c); err == nil {
 					got := p.manifest(ref).Counts
+					for source, n := range got {
+						if places := p.manifest(ref).Warnings; strings.HasPrefix(source, "unreadable") && (len(places) != int(n) || !strings.Contains(places[0], tt.place)) {
+							t.Errorf("%d were left out, the manifest names %q, want %q", n, places, tt.place)
+						}
+					}
 					for name := range got {
 						if !slices.ContainsFunc([]string{"from ", "unreadable", "sequences"}, func(s string) bool { return strings.HasPrefix(name, s) }) {
 							delete(got, name)

@@ -54,6 +54,16 @@ type MixSource struct {
 	Weight    float64 `yaml:"weight,omitempty" json:"weight,omitempty"`
 	// BadInput is what happens to conversations that cannot be read; default fail.
 	BadInput BadInput `yaml:"bad_input,omitempty" json:"bad_input,omitempty"`
+	// MaxBytes is the longest conversation that is read, in the file's bytes; longer ones are bad input. Default 64 MiB, which may take 2.5 GB.
+	MaxBytes int64 `yaml:"max_bytes,omitempty" json:"max_bytes,omitempty"`
+}
+
+// Limit returns MaxBytes or its default.
+func (s MixSource) Limit() int64 {
+	if s.MaxBytes > 0 {
+		return s.MaxBytes
+	}
+	return 64 << 20
 }
 
 // Defaults returns p with unset fields filled in.
@@ -116,6 +126,8 @@ func (p TokensParams) checkMix() error {
 			return paramError(at+"name", "there are two sources named %q; give them names", s.Name)
 		case s.Instances < 0:
 			return paramError(at+"instances", "%d is negative; use 0 for all", s.Instances)
+		case s.MaxBytes < 0:
+			return paramError(at+"max_bytes", "%d is negative; use 0 for the default", s.MaxBytes)
 		case !(s.Weight >= 0):
 			return paramError(at+"weight", "%v is negative", s.Weight)
 		case s.Instances > 0 && p.MixTotal > 0:

@@ -36,10 +36,11 @@ func (e *LineError) Unwrap() error { return e.Err }
 // A conversation that cannot be read (broken JSON, another form, an unknown role, roles
 // that do not alternate, no answer at the end) yields a *LineError and reading goes on
 // with the next; the caller counts it or stops. Texts are yielded as they stand in the file.
-// An error of r, or an array that is broken, ends the reading.
-func Read(r io.Reader, name string) iter.Seq2[datasets.Instance, error] {
+// So does one of more than maxBytes, which is passed over in bounded memory; in an array it ends the reading, as
+// an error of r does and an array that is broken.
+func Read(r io.Reader, name string, maxBytes int64) iter.Seq2[datasets.Instance, error] {
 	return func(yield func(datasets.Instance, error) bool) {
-		lines := &lineReader{in: bufio.NewReaderSize(r, 1<<16)}
+		lines := &lineReader{in: bufio.NewReaderSize(r, 1<<16), limit: maxBytes}
 		first, err := lines.peekText()
 		switch {
 		case err == io.EOF:
@@ -55,8 +56,40 @@ func Read(r io.Reader, name string) iter.Seq2[datasets.Instance, error] {
 
 // lineReader counts lines. line is that of the next byte to read, from 1.
 type lineReader struct {
-	in   *bufio.Reader
-	line int
+	in    *bufio.Reader
+	line  int
+	limit int64
+}
+
+// next returns the rest of the line and its end. Of a line longer than limit it keeps nothing, and returns a *tooLong.
+func (l *lineReader) next() ([]byte, error) {
+	var line []byte
+	long := false
+	for {
+		part, err := l.in.ReadSlice('\n')
+		if long = long || int64(len(line)+len(part)) > l.limit+1; long {
+			line = nil
+		} else {
+			line = append(line, part...)
+		}
+		switch {
+		case err == bufio.ErrBufferFull:
+		case long && (err == nil || err == io.EOF):
+			return nil, &tooLong{l.limit, err}
+		default:
+			return line, err
+		}
+	}
+}
+
+// tooLong is a conversation of more than limit bytes; next is what else reading it met.
+type tooLong struct {
+	limit int64
+	next  error
+}
+
+func (e *tooLong) Error() string {
+	return fmt.Sprintf("the conversation is longer than max_bytes (%d); raise it", e.limit)
 }
 
 // peekText skips white space and a byte-order mark and returns the byte after it.
@@ -82,9 +115,16 @@ func (l *lineReader) peekText() (byte, error) {
 
 func readLines(l *lineReader, name string, yield func(datasets.Instance, error) bool) {
 	for ; ; l.line++ {
-		raw, err := l.in.ReadBytes('\n')
+		raw, err := l.next()
+		var long *tooLong
+		if errors.As(err, &long) {
+			if !yield(datasets.Instance{}, &LineError{name, l.line, long}) {
+				return
+			}
+			err = long.next
+		}
 		if err != nil && err != io.EOF {
-			yield(datasets.Instance{}, &LineError{name, l.line, err})
+			yield(datasets.Instance{}, &LineError{name, l.line, fmt.Errorf("the file cannot be read from here on: %w", err)})
 			return
 		}
 		if raw = bytes.TrimSpace(raw); len(raw) > 0 {
@@ -108,9 +148,14 @@ type newlines struct {
 	read   int64
 	starts []int64 // offsets of newlines not yet passed
 	line   int     // of the last offset asked for
+	// A conversation begins at from or later; reading more than limit from there fails.
+	from, limit int64
 }
 
 func (n *newlines) Read(p []byte) (int, error) {
+	if n.read-n.from > n.limit {
+		return 0, &tooLong{limit: n.limit}
+	}
 	k, err := n.r.Read(p)
 	for i, b := range p[:k] {
 		if b == '\n' {
@@ -133,13 +178,18 @@ func (n *newlines) at(offset int64) int {
 }
 
 func readArray(l *lineReader, name string, yield func(datasets.Instance, error) bool) {
-	count := &newlines{r: l.in, line: l.line}
+	// What the decoder has read ahead counts too, so that a little more than the limit is held.
+	count := &newlines{r: l.in, line: l.line, limit: l.limit + 1<<16}
 	dec := json.NewDecoder(count)
 	fatal := func(err error) {
 		at := dec.InputOffset()
 		var syntax *json.SyntaxError
+		var long *tooLong
 		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		case errors.As(err, &long):
+			long.limit = l.limit
+			err = fmt.Errorf("the rest of the array is lost, lines of JSON would not be: %w", err)
+		case err == io.EOF, err == io.ErrUnexpectedEOF: // as the decoder says it; the reader's own error may wrap it
 			at, err = count.read, io.ErrUnexpectedEOF
 		case errors.As(err, &syntax):
 			at = max(at, syntax.Offset)
@@ -150,7 +200,11 @@ func readArray(l *lineReader, name string, yield func(datasets.Instance, error) 
 		fatal(err)
 		return
 	}
-	for dec.More() {
+	for {
+		count.from = dec.InputOffset()
+		if !dec.More() {
+			break
+		}
 		var raw json.RawMessage
 		if err := dec.Decode(&raw); err != nil {
 			fatal(err)

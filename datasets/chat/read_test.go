@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -15,7 +16,7 @@ import (
 )
 
 func readAll(r io.Reader) (talks [][]Message, bad []string) {
-	for i, err := range Read(r, "f") {
+	for i, err := range Read(r, "f", 1<<20) {
 		if err != nil {
 			bad = append(bad, err.Error())
 			continue
@@ -86,13 +87,57 @@ func TestAReadersErrorEndsTheReading(t *testing.T) {
 	r := io.MultiReader(strings.NewReader(`{"instruction":"Q","output":"A"}`+"\n"), errReader{broken})
 	n := 0
 	var last error
-	for _, err := range Read(r, "f") {
+	for _, err := range Read(r, "f", 1<<20) {
 		n++
 		last = err
 	}
 	if n != 2 || !errors.Is(last, broken) {
 		t.Errorf("%d items, last error %v", n, last)
 	}
+}
+
+func TestALongConversationIsPassedOverInBoundedMemory(t *testing.T) {
+	good := `{"instruction":"Q","output":"A"}`
+	long := func() io.Reader { // 64 MiB
+		return io.MultiReader(strings.NewReader(`{"instruction":"`), io.LimitReader(letters{}, 64<<20), strings.NewReader(`","output":"A"}`))
+	}
+	for name, tt := range map[string]struct {
+		in   io.Reader
+		good int
+		want string
+	}{
+		"a line":           {io.MultiReader(strings.NewReader(good+"\n"), long(), strings.NewReader("\n"+good)), 2, "f:2: the conversation is longer than max_bytes (1048576); raise it"},
+		"the last line":    {io.MultiReader(strings.NewReader(good+"\n"), long()), 1, "f:2: the conversation is longer than max_bytes (1048576); raise it"},
+		"one of an array":  {io.MultiReader(strings.NewReader("["+good+",\n"), long(), strings.NewReader(","+good+"]")), 1, "f:1: broken JSON array: the rest of the array is lost, lines of JSON would not be: the conversation is longer than max_bytes (1048576); raise it"},
+		"none of an array": {strings.NewReader("[" + strings.Repeat(good+",", 1<<16) + good + "]"), 1<<16 + 1, ""},
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		n, bad := 0, ""
+		for _, err := range Read(tt.in, "f", 1<<20) {
+			if err != nil {
+				bad += err.Error()
+			} else {
+				n++
+			}
+		}
+		runtime.ReadMemStats(&after)
+		if n != tt.good || bad != tt.want {
+			t.Errorf("%s: %d good, %q", name, n, bad)
+		}
+		if used := after.TotalAlloc - before.TotalAlloc; tt.want != "" && used > 32<<20 {
+			t.Errorf("%s: took %d MiB", name, used>>20)
+		}
+	}
+}
+
+type letters struct{}
+
+func (letters) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	return len(p), nil
 }
 
 type errReader struct{ err error }
@@ -125,7 +170,7 @@ func FuzzRead(f *testing.F) {
 	f.Add("{\"history\":[[\"a\"]],\"instruction\":\"x\",\"output\":\"y\"}\n[")
 	f.Fuzz(func(t *testing.T, in string) {
 		lines := strings.Count(in, "\n") + 1
-		for i, err := range Read(strings.NewReader(in), "f") {
+		for i, err := range Read(strings.NewReader(in), "f", 1<<20) {
 			var bad *LineError
 			switch {
 			case err == nil:
