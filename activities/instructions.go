@@ -22,7 +22,7 @@ import (
 // instructionsStage asks a teacher about each document. Outputs: instances.jsonl.zst (training), held-out.jsonl.zst, report.json; of a
 // teacher that is a language model also requests.json (what asking took), and dead-letters.jsonl where instances were given up.
 var instructionsStage = stage{
-	name: "instructions", version: 1, describe: describeInstructions, run: runInstructions,
+	name: "instructions", version: 2, describe: describeInstructions, run: runInstructions,
 	division: &division{size: documentsInShard, items: func(ctx context.Context, j *job) (iter.Seq2[any, error], error) {
 		return anyOf(j.documents(ctx)), nil
 	}, join: joinInstructions},
@@ -43,21 +43,31 @@ const (
 	forecastMostCount  = "forecast, at most (0.000001 USD)"
 )
 
-// describeInstructions leaves out what the user calls an endpoint. That language models are asked about each copy of an up-sampled document
-// apart was not always so: results from before have other keys.
+// describeInstructions leaves out what the user calls an endpoint. The prompts' digest stands for the templates, built-in ones too: an edited one is
+// another prompt. That language models are asked about each copy of an up-sampled document apart was not always so: results from before
+// have other keys.
 func describeInstructions(raw json.RawMessage) (json.RawMessage, error) {
 	p, err := decodeParams[datasets.InstructionsStageParams](raw)
 	if err != nil {
 		return nil, err
 	}
-	if p.Endpoint == nil {
-		return meaning(p)
+	if p.PromptsDir != "" {
+		return nil, badConfig("instructions.prompts_dir: %s was not read when the run was started; it can stand in the file's own instructions only, not in a cell's", p.PromptsDir)
 	}
-	p.Teacher = "endpoint"
-	return meaning(struct {
+	prompts, err := instructions.NewPrompts(p.Prompts)
+	if err != nil {
+		return nil, badConfig("instructions: %w", err)
+	}
+	p.Prompts = nil
+	described := struct {
 		datasets.InstructionsStageParams
-		Samples string `json:"samples"`
-	}{p, "by copy"})
+		PromptsDigest string `json:"prompts_digest"`
+		Samples       string `json:"samples,omitempty"`
+	}{p, prompts.Digest(), ""}
+	if p.Endpoint != nil {
+		described.Teacher, described.Samples = "endpoint", "by copy"
+	}
+	return meaning(described)
 }
 
 // Sizes of shards. A teacher that costs time and money is asked some 200 times in one; rules do thousands of documents in a second.
@@ -229,6 +239,9 @@ func (j *job) putInstructionsReport(ctx context.Context, report datasets.Instruc
 	if j.call.Shards == nil || j.shard != nil {
 		j.count("instances", int64(report.Instances))
 		j.count("held_out", int64(report.HeldOut))
+		if report.Reasoning > 0 {
+			j.count("replies without their reasoning", int64(report.Reasoning))
+		}
 		for reason, n := range report.Failed {
 			j.count("failed: "+reason, int64(n))
 		}

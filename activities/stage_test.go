@@ -15,6 +15,7 @@ import (
 
 	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/artifact"
+	"github.com/longalign/longalign-go/datasets/instructions"
 	"github.com/longalign/longalign-go/reports"
 )
 
@@ -103,6 +104,32 @@ func TestActionKeys(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(want), got.String()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestOtherPromptsAreAnotherResult(t *testing.T) {
+	digest := func(p datasets.InstructionsParams) string {
+		t.Helper()
+		raw, err := json.Marshal(datasets.InstructionsStageParams{InstructionsParams: p})
+		if err != nil {
+			t.Fatal(err)
+		}
+		described, err := describeInstructions(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(described)
+	}
+	builtin := digest(datasets.InstructionsParams{})
+	if p, err := instructions.NewPrompts(nil); err != nil || !strings.Contains(builtin, p.Digest()) {
+		t.Errorf("the built-in templates are not in %s, %v", builtin, err)
+	}
+	if digest(datasets.InstructionsParams{Prompts: map[string]string{"answer/en": "{{.Question}}"}}) == builtin {
+		t.Error("an edited template does not change what is described")
+	}
+	raw, _ := json.Marshal(datasets.InstructionsStageParams{InstructionsParams: datasets.InstructionsParams{PromptsDir: "somewhere"}})
+	if _, err := describeInstructions(raw); err == nil || !strings.Contains(err.Error(), "prompts_dir") {
+		t.Errorf("a directory that nobody read: %v", err)
 	}
 }
 

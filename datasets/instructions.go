@@ -127,6 +127,8 @@ type InstructionsParams struct {
 	Tasks []TaskType `yaml:"tasks,omitempty" json:"tasks,omitempty"`
 	// Prompts are template texts that replace the built-in ones, by name such as "propose/summary/en".
 	Prompts map[string]string `yaml:"prompts,omitempty" json:"prompts,omitempty"`
+	// PromptsDir is a directory of such templates (propose/summary/en.txt), where the run is started: they are read into Prompts there.
+	PromptsDir string `yaml:"prompts_dir,omitempty" json:"prompts_dir,omitempty" key:"-"`
 	// Seed determines draws of task types and questions, and the offline teacher.
 	Seed uint64 `yaml:"seed" json:"seed"`
 }
@@ -186,11 +188,13 @@ type InstructionsReport struct {
 	// Failed are the instances that gave up after all attempts, by reason.
 	Failed map[string]int `json:"failed,omitempty"`
 	// Retried are the attempts beyond the first, by reason.
-	Retried      map[string]int   `json:"retried,omitempty"`
-	Tasks        map[TaskType]int `json:"tasks,omitempty"`
-	Langs        map[string]int   `json:"langs,omitempty"`
-	InputTokens  int64            `json:"input_tokens,omitempty"`
-	OutputTokens int64            `json:"output_tokens,omitempty"`
+	Retried map[string]int   `json:"retried,omitempty"`
+	Tasks   map[TaskType]int `json:"tasks,omitempty"`
+	Langs   map[string]int   `json:"langs,omitempty"`
+	// Reasoning are the replies that thinking was removed from.
+	Reasoning    int   `json:"reasoning,omitempty"`
+	InputTokens  int64 `json:"input_tokens,omitempty"`
+	OutputTokens int64 `json:"output_tokens,omitempty"`
 }
 
 // Add adds o, the counts of another shard, to r.
@@ -200,6 +204,7 @@ func (r *InstructionsReport) Add(o InstructionsReport) {
 	}
 	r.Instances += o.Instances
 	r.HeldOut += o.HeldOut
+	r.Reasoning += o.Reasoning
 	r.InputTokens += o.InputTokens
 	r.OutputTokens += o.OutputTokens
 	addCounts(&r.Failed, o.Failed)

@@ -86,7 +86,7 @@ machines, and is never computed twice.`,
 	}
 	add("runs", newRunCommand(), newDevCommand(), newDoctorCommand(), newStatusCommand(), newCancelCommand(), newResumeCommand())
 	add("store", newListCommand(), newExplainCommand(), newReportCommand(), newGetCommand(), newVerifyCommand(), newExportCommand(), newLineageCommand(), newImportCommand(), newGCCommand(), newFetchCommand())
-	add("local", newTokenizeCommand(), newPlanCommand(), newScoreCommand(), newTrainCommand(), newGenerateCommand(), newServeCommand(), newBenchCommand(), newCorrelateCommand(), newVersionCommand())
+	add("local", newPromptsCommand(), newTokenizeCommand(), newPlanCommand(), newScoreCommand(), newTrainCommand(), newGenerateCommand(), newServeCommand(), newBenchCommand(), newCorrelateCommand(), newVersionCommand())
 	return root
 }
 

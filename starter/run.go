@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/longalign/longalign-go/activities"
 	"github.com/longalign/longalign-go/datasets/artifact"
+	"github.com/longalign/longalign-go/datasets/instructions"
 	"github.com/longalign/longalign-go/workflows"
 )
 
@@ -257,5 +259,16 @@ func readSpec(file string, sets []string) (workflows.Spec, error) {
 	if err != nil {
 		return workflows.Spec{}, usageError{fmt.Errorf("experiment file: %w", err)}
 	}
-	return workflows.ParseSpec(file, data, sets)
+	spec, err := workflows.ParseSpec(file, data, sets)
+	if err != nil || spec.Instructions.PromptsDir == "" {
+		return spec, err
+	}
+	// Workers may be elsewhere: the templates travel with the experiment, and its record holds them.
+	read, err := instructions.ReadPrompts(spec.Instructions.PromptsDir)
+	if err != nil {
+		return spec, &workflows.SpecError{File: file, Key: "instructions.prompts_dir", Reason: err.Error()}
+	}
+	maps.Copy(read, spec.Instructions.Prompts) // those in the file itself win
+	spec.Instructions.Prompts, spec.Instructions.PromptsDir = read, ""
+	return spec, nil
 }

@@ -10,6 +10,7 @@ import (
 	"iter"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"golang.org/x/sync/errgroup"
 
@@ -136,9 +137,7 @@ func (m *Maker) one(ctx context.Context, d datasets.Document, number int) result
 	if d.Split == datasets.SplitHeldOut {
 		per = m.Params.PerHeldOut
 	}
-	if d.Lang != "zh" {
-		d.Lang = "en"
-	}
+	d.Lang = promptLang(d.Lang)
 	for k := range per {
 		instance, err := m.ask(ctx, d, k, &r.report)
 		if reason, ok := unusable(err); ok {
@@ -160,6 +159,16 @@ func (m *Maker) one(ctx context.Context, d datasets.Document, number int) result
 		count(&r.report.Langs, d.Lang)
 	}
 	return r
+}
+
+// promptLang is the language of the templates for documents of a language: zh for Chinese however it is tagged (zh-CN, zh_Hant, cmn, yue, Chinese), else en.
+func promptLang(lang string) string {
+	primary, _, _ := strings.Cut(strings.ReplaceAll(strings.ToLower(strings.TrimSpace(lang)), "_", "-"), "-")
+	switch primary {
+	case "zh", "zho", "chi", "cmn", "yue", "chinese", "mandarin", "cantonese", "中文", "汉语":
+		return "zh"
+	}
+	return "en"
 }
 
 // number is that of instance k of a document among all possible ones.
@@ -199,9 +208,24 @@ func (m *Maker) attempt(ctx context.Context, request datasets.TeacherRequest, rn
 		reply, err := m.Teacher.Ask(ctx, request)
 		report.InputTokens += int64(reply.InputTokens)
 		report.OutputTokens += int64(reply.OutputTokens)
-		switch {
-		case err != nil:
+		if err != nil {
 			return reply, err
+		}
+		// What the offline teacher quotes from a document stays as it is there.
+		if reply.QuestionKind == "" {
+			rest, had, err := StripReasoning(reply.Text)
+			if had {
+				report.Reasoning++
+			}
+			if err != nil {
+				return reply, err
+			}
+			reply.Text = rest
+			if strings.ContainsFunc(reply.Text, func(r rune) bool { return r < ' ' && !unicode.IsSpace(r) || r == 0x7f }) {
+				return reply, ErrControl
+			}
+		}
+		switch {
 		case reply.Finish == "refusal":
 			return reply, ErrRefused
 		case strings.TrimSpace(reply.Text) == "":
@@ -258,7 +282,7 @@ func (m *Maker) rand(d datasets.Document, k int) *datasets.Rand {
 func unusable(err error) (reason string, ok bool) {
 	for reason, target := range map[string]error{
 		"refused": ErrRefused, "no question": ErrNoQuestions, "cut off": ErrCutOff, "empty": ErrEmptyReply,
-		"malformed": ErrMalformed, "rejected": ErrRejected, "unanswered": ErrUnanswered,
+		"malformed": ErrMalformed, "rejected": ErrRejected, "control characters": ErrControl, "unanswered": ErrUnanswered,
 	} {
 		if errors.Is(err, target) {
 			return reason, true
