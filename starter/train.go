@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"os/signal"
@@ -51,7 +52,8 @@ takes --packs-per-step of them a step, in order and from the start again at the 
 the trained model to --out. Standard output gets one JSON line a step, and one for each parameter's norm at the
 end; OUT/metrics.jsonl has each step's line once, however often the run was resumed. States are kept
 in OUT/checkpoints; --resume goes on from the newest whole one, to the bit, however the process ended.
-All packs are checked before the first step. OUT must not hold another run or model.`,
+All packs are checked before the first step. OUT must not hold an unfinished
+run or another model; a finished training there is replaced.`,
 		Example: `  starter train --model tiny --packs packs.jsonl --steps 200 --packs-per-step 8 --lr 1e-3 --out trained
   starter train --model tiny --packs packs.jsonl --steps 200 --packs-per-step 8 --lr 1e-3 --out trained --checkpoint-every 20 --resume`,
 		Args: cobra.NoArgs,
@@ -189,7 +191,13 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 		OnStep: func(m train.Metrics) error {
 			if curve == nil {
 				var err error
-				if curve, err = openCurve(f.out, resumed); err != nil {
+				if !f.resume { // this run takes the place of a finished one
+					err = store.Clear()
+				}
+				if err == nil {
+					curve, err = openCurve(f.out, resumed)
+				}
+				if err != nil {
 					return err
 				}
 			}
@@ -241,9 +249,17 @@ func endedEarly(err error, t *train.Trainer) error {
 	return fmt.Errorf("stopped after %d of %d steps, which are kept; the same command with --resume goes on: %w", done, all, err)
 }
 
-// checkOut refuses a directory with the results of another run.
+// checkOut refuses a directory with what a new run would lose: the checkpoints of an unfinished run, or a model that no
+// training here has made. A finished training is replaced.
 func checkOut(store train.Checkpoints, f trainFlags) error {
-	kept, err := store.Exist()
+	same, err := sameDirectory(f.out, f.model)
+	if err != nil {
+		return err
+	}
+	if same {
+		return usageError{errors.New("train: --out is the --model that the run starts from, which --resume needs too; train into another directory")}
+	}
+	standing, err := store.Standing()
 	if err != nil {
 		return err
 	}
@@ -258,14 +274,32 @@ func checkOut(store train.Checkpoints, f trainFlags) error {
 		}
 	}
 	switch {
-	case f.resume && !kept && model != "":
+	case standing == train.NotBegun && model != "" && f.resume:
 		return usageError{fmt.Errorf("train: %s is of a model, and %s holds no checkpoint to go on from; train into another --out", model, store.Dir)}
-	case !f.resume && kept:
-		return usageError{fmt.Errorf("train: %s holds checkpoints of an earlier run; --resume goes on with it, another --out starts a new one", store.Dir)}
-	case !f.resume && model != "":
+	case standing == train.NotBegun && model != "":
 		return usageError{fmt.Errorf("train: %s is of a model that is there already; train into another --out", model)}
+	case standing == train.Unfinished && !f.resume:
+		return usageError{fmt.Errorf("train: %s holds checkpoints of an unfinished run; --resume goes on with it, another --out starts a new one", store.Dir)}
+	case standing == train.Finished && model == "" && !f.resume:
+		return usageError{fmt.Errorf("train: %s holds a run whose model is not written yet; --resume writes it, another --out starts a new one", store.Dir)}
 	}
 	return nil
+}
+
+// sameDirectory reports whether two paths are one directory; one that does not exist is none.
+func sameDirectory(a, b string) (bool, error) {
+	x, err := os.Stat(a)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if !x.IsDir() {
+		return false, usageError{fmt.Errorf("train: --out %s is a file; name a directory", a)}
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y), err
 }
 
 var globQuote = strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`)

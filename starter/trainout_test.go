@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,24 +37,79 @@ func tree(t *testing.T, dir string) map[string]string {
 	return files
 }
 
-func TestAnotherRunsResultsAreNotTrainedOver(t *testing.T) {
+func TestWhatANewRunWouldLoseIsRefused(t *testing.T) {
 	model, packs := tinyTraining(t)
-	out := t.TempDir()
-	if code, _, stderr := starterRun(t.Context(), trainArgs(model, packs, out)...); code != exitDone {
+	unfinished, file := t.TempDir(), filepath.Join(t.TempDir(), "file")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	stop := writerFunc(func(p []byte) (int, error) { cancel(); return len(p), nil })
+	if code := run(ctx, trainArgs(model, packs, unfinished), strings.NewReader(""), stop, io.Discard); code != exitInterrupted {
+		t.Fatalf("exit %d", code)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct {
+		out  string
+		more []string
+		want string
+	}{
+		"an unfinished run":         {unfinished, nil, "--resume goes on with it"},
+		"the model it starts from":  {model, nil, "--out is the --model"},
+		"a model, with --resume":    {otherModel(t, model), []string{"--resume"}, "no checkpoint"},
+		"a model made elsewhere":    {otherModel(t, model), nil, "there already"},
+		"a file in the way":         {file, nil, "is a file"},
+		"a run of other parameters": {unfinished, []string{"--resume", "--lr", "1e-4"}, "lr is 0.0001"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := tree(t, tt.out)
+			if code, _, stderr := starterRun(t.Context(), trainArgs(model, packs, tt.out, tt.more...)...); code != exitUsage || !strings.Contains(stderr, tt.want) {
+				t.Errorf("exit %d: %s, want %q", code, stderr, tt.want)
+			}
+			if diff := cmp.Diff(before, tree(t, tt.out)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func otherModel(t *testing.T, model string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "other")
+	if err := os.CopyFS(dir, os.DirFS(model)); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestANewRunReplacesAFinishedOneWhole(t *testing.T) {
+	model, packs := tinyTraining(t)
+	used, fresh := t.TempDir(), t.TempDir()
+	if code, _, stderr := starterRun(t.Context(), trainArgs(model, packs, used, "--steps", "6")...); code != exitDone {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
-	before := tree(t, out)
-	if code, _, stderr := starterRun(t.Context(), trainArgs(model, packs, out)...); code != exitUsage || !strings.Contains(stderr, "--resume") {
-		t.Errorf("into a used directory: exit %d: %s", code, stderr)
+	for _, out := range []string{used, fresh} {
+		for _, more := range []string{"--parity", "--resume"} { // the new run, and once more from its own checkpoint
+			if code, _, stderr := starterRun(t.Context(), trainArgs(model, packs, out, "--lr", "1e-2", more)...); code != exitDone {
+				t.Fatalf("exit %d: %s", code, stderr)
+			}
+		}
 	}
-	if code, _, stderr := starterRun(t.Context(), trainArgs(model, packs, model)...); code != exitUsage || !strings.Contains(stderr, "another --out") {
-		t.Errorf("into the model's own directory: exit %d: %s", code, stderr)
+	for _, name := range []string{"model.safetensors", "checkpoints/step-00000003/state.safetensors"} {
+		a, err := os.ReadFile(filepath.Join(used, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(filepath.Join(fresh, name))
+		if err != nil || !bytes.Equal(a, b) {
+			t.Errorf("%s differs: %v", name, err)
+		}
 	}
-	if code, _, stderr := starterRun(t.Context(), trainArgs(model, packs, model, "--resume")...); code != exitUsage || !strings.Contains(stderr, "no checkpoint") {
-		t.Errorf("going on where there is only a model: exit %d: %s", code, stderr)
+	if states, _ := filepath.Glob(filepath.Join(used, "checkpoints", "step-*")); len(states) != 1 {
+		t.Errorf("%v: the old run's are there still", states)
 	}
-	if diff := cmp.Diff(before, tree(t, out)); diff != "" {
-		t.Error(diff)
+	if n := len(readCurve(t, used)); n != 3 {
+		t.Errorf("%d points in the curve", n)
 	}
 }
 

@@ -112,10 +112,36 @@ func (c Checkpoints) sweep() error {
 	return err
 }
 
-// Exist reports whether there is any checkpoint, whole or not.
-func (c Checkpoints) Exist() (bool, error) {
+// Standing tells what a directory of checkpoints holds.
+type Standing int
+
+// The standings of a run.
+const (
+	NotBegun   Standing = iota // no checkpoint
+	Unfinished                 // checkpoints, whole or not, from which steps are to be taken
+	Finished                   // the newest is after the last step
+)
+
+// Standing reads the newest record; tensors are not verified.
+func (c Checkpoints) Standing() (Standing, error) {
 	steps, err := c.steps()
-	return len(steps) > 0, err
+	if err != nil || len(steps) == 0 {
+		return NotBegun, err
+	}
+	r, err := readRecord(c.path(steps[len(steps)-1]))
+	if err != nil || r.Step < r.Options.Steps {
+		return Unfinished, nil // what cannot be read is not known to be finished
+	}
+	return Finished, nil
+}
+
+// Clear deletes all checkpoints, for a new run that replaces a finished one.
+func (c Checkpoints) Clear() error {
+	steps, err := c.steps()
+	for _, n := range steps {
+		err = errors.Join(err, os.RemoveAll(c.path(n)))
+	}
+	return err
 }
 
 // Latest returns the newest state that is whole, nil if there never was one. Damaged ones are passed over

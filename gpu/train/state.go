@@ -312,18 +312,26 @@ func syncDir(dir string) error {
 	return f.Sync()
 }
 
-// openState reads a state's record, verifies the tensors' digest and opens their file.
-func openState(dir string) (Record, *safetensors.File, error) {
-	var r Record
+// readRecord reads a state's record.
+func readRecord(dir string) (r Record, err error) {
 	data, err := os.ReadFile(filepath.Join(dir, StateRecord))
 	if err != nil {
-		return r, nil, fmt.Errorf("checkpoint: %w", err)
+		return r, fmt.Errorf("checkpoint: %w", err)
 	}
 	if err := json.Unmarshal(data, &r); err != nil {
-		return r, nil, fmt.Errorf("checkpoint %s: %w", dir, err)
+		return r, fmt.Errorf("checkpoint %s: %w", dir, err)
 	}
 	if r.Step < 0 || r.Step > r.Options.Steps || r.Step != len(r.Metrics) {
-		return r, nil, fmt.Errorf("checkpoint %s is corrupt: it is after %d of %d steps, with metrics of %d; use an earlier one", dir, r.Step, r.Options.Steps, len(r.Metrics))
+		return r, fmt.Errorf("checkpoint %s is corrupt: it is after %d of %d steps, with metrics of %d; use an earlier one", dir, r.Step, r.Options.Steps, len(r.Metrics))
+	}
+	return r, nil
+}
+
+// openState reads a state's record, verifies the tensors' digest and opens their file.
+func openState(dir string) (Record, *safetensors.File, error) {
+	r, err := readRecord(dir)
+	if err != nil {
+		return r, nil, err
 	}
 	path := filepath.Join(dir, StateTensors)
 	digest, err := fileDigest(path)
