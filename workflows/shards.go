@@ -2,8 +2,6 @@ package workflows
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 
 	"go.temporal.io/sdk/workflow"
 
@@ -79,7 +77,7 @@ func (v *shardView) progress(doneOnly bool) activities.Progress {
 	if doneOnly {
 		return p
 	}
-	for _, index := range slices.Sorted(maps.Keys(v.live)) {
+	for _, index := range sortedKeys(v.live) {
 		p.Add(v.live[index])
 	}
 	return p
