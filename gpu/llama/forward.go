@@ -115,11 +115,15 @@ func (m *Model) NLL(p *datasets.Pack) ([]float64, error) {
 		return nil, err
 	}
 	n := len(p.InputIDs)
-	if err := m.reserve(&m.eval, n, false); err != nil {
-		return nil, err
+	w := m.train // between two steps nothing in it is needed, and a plan of memory counts no second one
+	if w == nil || w.capacity < n {
+		if err := m.reserve(&m.eval, n, false); err != nil {
+			return nil, err
+		}
+		w = m.eval
 	}
-	a := m.eval.at(n)
-	if err := m.hidden(m.eval, a, p); err != nil {
+	a := w.at(n)
+	if err := m.hidden(w, a, p); err != nil {
 		return nil, err
 	}
 	targets, _ := p.Targets()

@@ -185,7 +185,7 @@ func TestWhereMemoryLiesDoesNotShow(t *testing.T) {
 		}
 		saved := 0
 		dir := t.TempDir()
-		err = tr.Run(bg, src, train.LoopOptions{CheckpointEvery: 1, Checkpoint: func(s *train.State) error {
+		err = tr.Run(bg, src, train.LoopOptions{EvalEvery: 2, Held: tinyPacks(2), CheckpointEvery: 1, Checkpoint: func(s *train.State) error {
 			saved++
 			return s.WriteTo(filepath.Join(dir, fmt.Sprint(saved)))
 		}})
@@ -229,6 +229,9 @@ func TestThePlanIsWhatIsAllocated(t *testing.T) {
 			longest = max(longest, int(pack.CuSeqlens[i+1]-pack.CuSeqlens[i]))
 		}
 		if _, err := tr.Step(bg, tinyPacks(1)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tr.Evaluate(bg, tinyPacks(1)); err != nil { // in the same memory
 			t.Fatal(err)
 		}
 		s, err := tr.Snapshot()
