@@ -279,6 +279,8 @@ func TestLlama2FitsOneCardAt64kTokens(t *testing.T) {
 		"7B with states of eight bits":  {false, train.States8Bit, h100, true},
 		"13B with states of eight bits": {true, train.States8Bit, h100, true},
 		"13B with float32 states":       {true, train.StatesF32, h100, false},
+		"7B with what 128 GiB leave":    {false, train.StatesF32, gpu.Info{Kind: "cuda", Memory: 78 << 30, HostMemory: 124 << 30}, true},
+		"13B with what 128 GiB leave":   {true, train.States8Bit, gpu.Info{Kind: "cuda", Memory: 78 << 30, HostMemory: 124 << 30}, false},
 		"7B with half the host memory":  {false, train.StatesF32, gpu.Info{Kind: "cuda", Memory: 78 << 30, HostMemory: 64 << 30}, false},
 		"7B on a card of 40 GB":         {false, train.StatesF32, gpu.Info{Kind: "cuda", Memory: 38 << 30, HostMemory: 128 << 30}, true},
 		"7B on a card of 24 GB":         {false, train.StatesF32, gpu.Info{Kind: "cuda", Memory: 23 << 30, HostMemory: 512 << 30}, false},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -39,13 +40,21 @@ const (
 // day runs everything that only a card can show, the most important first: a card may be at hand for minutes only. Each part is a
 // process of its own, so that none takes the rest along; the log says passed, failed or not run for each.
 func day(ctx context.Context, s settings) error {
-	log, err := os.Create("cuda-day.log")
+	if s.from < 1 || s.from > 7 || s.only < 0 || s.only > 7 {
+		return fmt.Errorf("steps are 1 to 7, not -from %d -only %d", s.from, s.only)
+	}
+	if s.budget > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.budget)
+		defer cancel()
+	}
+	log, err := os.OpenFile(s.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	out := io.MultiWriter(s.out, log)
-	fmt.Fprintf(out, "Seven steps with a card; cuda-day.log keeps this.\n\n1. device and libraries\n")
+	fmt.Fprintf(out, "Seven steps with a card, %s; %s keeps this.\n\n1. device and libraries\n", time.Now().UTC().Format(time.RFC3339), s.log)
 	d, err := devices.Open(ctx, s.device)
 	var e *cuda.Error
 	failed := 0
@@ -116,11 +125,15 @@ func day(ctx context.Context, s settings) error {
 		}},
 		{"7. soak", []part{{"1.3B, 8k", 8 * time.Minute, me("soak", "-shape", "1.3b", "-minutes", "5"), ""}}},
 	}
-	for _, step := range steps {
+	for i, step := range steps {
+		if n := i + 1; n < s.from || s.only > 0 && n != s.only {
+			continue
+		}
 		fmt.Fprintf(out, "\n%s\n", step.title)
 		for _, p := range step.parts {
 			if ctx.Err() != nil {
-				return ctx.Err()
+				fmt.Fprintf(out, "   %s: not run, the time is over\n", p.name)
+				continue
 			}
 			if !p.run(ctx, out) {
 				failed++
@@ -128,8 +141,11 @@ func day(ctx context.Context, s settings) error {
 		}
 	}
 	fmt.Fprintf(out, "\n%d parts failed\n", failed)
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("the day ended early, %d parts failed; see %s: %w", failed, s.log, err)
+	}
 	if failed > 0 {
-		return fmt.Errorf("%d parts failed; see cuda-day.log", failed)
+		return fmt.Errorf("%d parts failed; see %s", failed, s.log)
 	}
 	return nil
 }
@@ -151,7 +167,12 @@ func (p part) run(ctx context.Context, out io.Writer) bool {
 	cmd.Env = append(os.Environ(), "LONGALIGN_CUDA_TESTS=card")
 	cmd.WaitDelay = 10 * time.Second
 	began := time.Now()
-	text, err := cmd.CombinedOutput()
+	fmt.Fprintf(out, "   %s:\n", p.name)
+	var text bytes.Buffer
+	shown := &indented{to: out}
+	cmd.Stdout = io.MultiWriter(&text, shown) // as it comes: what ends this program must not lose it
+	cmd.Stderr = cmd.Stdout
+	err := cmd.Run()
 	verdict := "passed"
 	switch {
 	case ctx.Err() != nil:
@@ -159,16 +180,36 @@ func (p part) run(ctx context.Context, out io.Writer) bool {
 	case err != nil:
 		verdict = "FAILED: " + err.Error()
 	case slices.Contains(p.command, "-test.v"):
-		verdict = judge(string(text))
+		verdict = judge(text.String())
 	}
+	shown.end()
 	fmt.Fprintf(out, "   %s: %s (%.0f s)\n", p.name, verdict, time.Since(began).Seconds())
-	for line := range strings.Lines(string(text)) {
-		fmt.Fprintf(out, "      %s", line)
-	}
-	if len(text) > 0 && !strings.HasSuffix(string(text), "\n") {
-		fmt.Fprintln(out)
-	}
 	return !strings.HasPrefix(verdict, "FAILED")
+}
+
+// indented writes lines with room before them.
+type indented struct {
+	to   io.Writer
+	open bool // a line is not ended
+}
+
+func (w *indented) Write(b []byte) (int, error) {
+	for line := range bytes.Lines(b) {
+		if !w.open {
+			fmt.Fprint(w.to, "      ")
+		}
+		if _, err := w.to.Write(line); err != nil {
+			return 0, err
+		}
+		w.open = !bytes.HasSuffix(line, []byte("\n"))
+	}
+	return len(b), nil
+}
+
+func (w *indented) end() {
+	if w.open {
+		fmt.Fprintln(w.to)
+	}
 }
 
 var results = regexp.MustCompile(`(?m)^\s*--- (PASS|SKIP|FAIL): (\S+)`)

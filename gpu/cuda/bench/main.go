@@ -6,7 +6,7 @@
 //	bench decode -shape 7b -tokens 65536
 //	bench packs -tokens 65536   the lengths of a pack's sequences, for the rival
 //	bench soak -minutes 5       steps in a row; memory must stay flat
-//	bench day                   everything, each part within its time (make cuda-day prepares it)
+//	bench day                   everything, each part within its time (make cuda-day prepares it); -from 3, -only 5, -budget 20m
 //
 // It runs on the host device too (-device host, -shape tiny), which is how it is tried without a card.
 package main
@@ -20,6 +20,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/longalign/longalign-go/gpu"
 	"github.com/longalign/longalign-go/gpu/devices"
@@ -44,6 +45,10 @@ type settings struct {
 	minutes float64
 	options string
 	fast    bool
+	log     string
+	from    int
+	only    int
+	budget  time.Duration
 	out     io.Writer
 }
 
@@ -70,6 +75,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	f.Float64Var(&s.minutes, "minutes", 5, "length of the soak")
 	f.StringVar(&s.options, "options", "", `training options as JSON, over the defaults of the benchmark, e.g. {"recompute":"layer"}`)
 	f.BoolVar(&s.fast, "fast", false, "gradients of attention in any order: faster, and not the same bits every time")
+	if args[0] == "day" {
+		f.StringVar(&s.log, "log", "cuda-day.log", "file that keeps what is shown; it is written as it comes, behind what it holds")
+		f.IntVar(&s.from, "from", 1, "step to begin with, 1 to 7")
+		f.IntVar(&s.only, "only", 0, "the one step to run; 0: all")
+		f.DurationVar(&s.budget, "budget", 0, "time for all, e.g. 20m: no part runs past it; 0: each part to its own limit")
+	}
 	if err := f.Parse(args[1:]); err != nil {
 		return err
 	}

@@ -144,7 +144,7 @@ func TestAPartThatShowsNothingFails(t *testing.T) {
 			}
 			var out bytes.Buffer
 			ok := part{"part", time.Minute, []string{program, "-test.v", "-test.run", "^Test$"}, ""}.run(context.Background(), &out)
-			if !strings.HasPrefix(out.String(), "   part: "+c.want+" (") || ok == strings.HasPrefix(c.want, "FAILED") {
+			if !strings.Contains(out.String(), "\n   part: "+c.want+" (") || ok == strings.HasPrefix(c.want, "FAILED") {
 				t.Errorf("%v, %s", ok, out.String())
 			}
 		})
@@ -162,6 +162,33 @@ func TestTheFastModeOfADeviceNameAndOfAFlagAreOne(t *testing.T) {
 	} {
 		if got := s.deviceName(); got != want {
 			t.Errorf("%+v opens %q, want %q", s, got, want)
+		}
+	}
+}
+
+// onSight makes a file when it sees a text.
+type onSight struct{ text, file string }
+
+func (w onSight) Write(b []byte) (int, error) {
+	if strings.Contains(string(b), w.text) {
+		return len(b), os.WriteFile(w.file, nil, 0o644)
+	}
+	return len(b), nil
+}
+
+func TestWhatAPartPrintsIsKeptAsItComes(t *testing.T) {
+	seen := filepath.Join(t.TempDir(), "seen")
+	waits := "echo early; until [ -e " + seen + " ]; do sleep 0.02; done"
+	if !(part{"part", 20 * time.Second, []string{"/bin/sh", "-c", waits}, ""}).run(t.Context(), onSight{"early", seen}) {
+		t.Error("the part's output came only at its end")
+	}
+}
+
+func TestADayRefusesStepsThatAreNot(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, flags := range [][]string{{"-from", "8"}, {"-from", "0"}, {"-only", "9"}} {
+		if err := run(t.Context(), append([]string{"day"}, flags...), &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "steps are 1 to 7") {
+			t.Errorf("%v: %v", flags, err)
 		}
 	}
 }

@@ -153,10 +153,13 @@ def main():
     p.add_argument("--steps", type=int, default=5)
     p.add_argument("--device", default="cuda")
     p.add_argument("--keep", default="auto", choices=["auto", "all", "inputs"], help="activations: auto tries all, then each layer's input")
-    p.add_argument("--peak", type=float, default=989e12)
+    p.add_argument("--peak", type=float, help="FLOP/s of the card; as bench goes by its name where it is not given")
     a = p.parse_args()
     if a.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("PyTorch finds no card; --device cpu --shape tiny tries this without one")
+    if a.peak is None:
+        card = torch.cuda.get_device_name() if a.device == "cuda" else ""
+        a.peak = next((peak for name, peak in (("H200", 989e12), ("PCIe", 756e12), ("A100", 312e12)) if name in card), 989e12)
     width, layers, heads, inner, vocab = SHAPES[a.shape]
     dtype = torch.bfloat16 if a.device == "cuda" else torch.float32
     kind = {"device": a.device, "dtype": dtype}
