@@ -2,7 +2,9 @@ package activities
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -510,6 +512,88 @@ func TestAJudgeThatMovesIsFlagged(t *testing.T) {
 	}
 }
 
+// A judge that gave ratings once and gives none now has changed more than any other.
+func TestAJudgeThatNoLongerRatesIsFlagged(t *testing.T) {
+	p := newTiny(t)
+	s := newService(t, func(string) string { return "[[2]]" })
+	_, questions, predictions, _, _ := p.longBench(write(t, smallLongBench()), s.endpoint("judge-20260101"))
+	s.say(func(string) string { return "I would rather not." })
+	again := datasets.JudgmentsParams{Benchmark: datasets.BenchmarkLongBench, Endpoint: s.endpoint("judge-20260101"), Seed: 1}
+	second := p.make("judgments", again, refs{"questions": questions, "predictions": predictions})
+	if diff := cmp.Diff([]string{flagMoved}, p.manifest(second).Flags); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A service with a window of its own, which counts more tokens than our tokenizer and adds a template, gets less until it takes it, in
+// each turn the whole conversation; what it was sent is kept.
+func TestLongConversationsAreCutUntilTheServiceTakesThem(t *testing.T) {
+	p := newTiny(t)
+	base := p.upToBatches()
+	const window = 400
+	var taken [][]datasets.Message
+	var mu sync.Mutex
+	refused := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var body struct {
+			Messages  []datasets.Message `json:"messages"`
+			MaxTokens int                `json:"max_tokens"`
+		}
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		tokens := body.MaxTokens
+		for _, m := range body.Messages {
+			tokens += 30 + len(m.Content)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		w.Header().Set("Content-Type", "application/json")
+		if tokens > window+40 {
+			refused++
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = w.Write([]byte(`{"error":{"message":"This model's maximum context length is 400 tokens.","code":"context_length_exceeded"}}`))
+			return
+		}
+		taken = append(taken, body.Messages)
+		_ = json.NewEncoder(w).Encode(map[string]any{
+			"id": "x", "object": "chat.completion", "model": "m", "usage": map[string]any{"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+			"choices": []any{map[string]any{"index": 0, "finish_reason": "stop", "message": map[string]any{"role": "assistant", "content": strings.Repeat("so it is ", 20)}}},
+		})
+	}))
+	t.Cleanup(server.Close)
+	j := &job{a: p.Activities, call: Call{Stage: "predictions", Key: "k", Inputs: refs{"tokenizer": base.tokenizer}}, dir: t.TempDir()}
+	tok, err := j.tokenizer(t.Context(), "tokenizer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask, err := j.openAsker(t.Context(), datasets.EndpointParams{BaseURL: server.URL, Model: "m", MaxTokens: 50}.Defaults(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("The river is wide and the harbor is far. ", 200)
+	e := &engine{j: j, window: window, tok: tok}
+	a, turns, err := e.ask(t.Context(), ask, datasets.Question{ID: "q", Turns: []string{"Begin. " + long + " End?", "And then? " + long}, MaxNewTokens: 50})
+	if err != nil || a.Failed != "" || len(a.Texts) != 2 || !a.Truncated || a.Asked[0].Cut == 0 || len(taken) != 2 || refused == 0 {
+		t.Fatalf("%+v, %v; %d taken, %d refused", a, err, len(taken), refused)
+	}
+	if first := turns[0].Messages[0].Content; !strings.HasPrefix(first, "Begin.") || !strings.HasSuffix(first, "End?") {
+		t.Errorf("the ends of a cut question are gone: %q", first)
+	}
+	for i, turn := range turns {
+		if diff := cmp.Diff(taken[i], turn.Messages); diff != "" {
+			t.Error("what is kept is not what was sent: " + diff)
+		}
+		if sum := sha256.Sum256(mustMarshal(taken[i])); hex.EncodeToString(sum[:]) != a.Asked[i].SHA256 || a.Asked[i].MaxTokens != 50 {
+			t.Errorf("turn %d: %+v", i+1, a.Asked[i])
+		}
+		if n := a.Asked[i].Tokens; n+50+conversationTokens > window {
+			t.Errorf("turn %d: %d tokens", i+1, n)
+		}
+	}
+}
+
 func TestAnEndpointAnswersAndIsAskedOnce(t *testing.T) {
 	p := newTiny(t)
 	s := newService(t, func(user string) string { return "nine\nand more" })
@@ -525,9 +609,15 @@ func TestAnEndpointAnswersAndIsAskedOnce(t *testing.T) {
 		if a.Dataset == "samsum" {
 			want = "nine"
 		}
-		if a.Texts[0] != want || a.Template != "service" {
+		if a.Texts[0] != want || a.Template != "service" || len(a.Asked) != 1 || a.Asked[0].SHA256 == "" {
 			t.Errorf("%+v", a)
 		}
+	}
+	if sent := p.output(ref, sentFile); sent.Size == 0 {
+		t.Error("what was sent is not kept")
+	}
+	if notes := strings.Join(p.manifest(ref).Notes, " "); !strings.Contains(notes, "max_tokens 6, temperature 0") {
+		t.Errorf("the manifest does not tell the sampling: %s", notes)
 	}
 	// Another seed is another result, and the same requests: the journal answers them.
 	asked := s.asked

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/longalign/longalign-go/datasets"
@@ -68,16 +69,15 @@ func (j *job) askCanary(ctx context.Context, who judge, p datasets.EndpointParam
 		}
 		report.Now = append(report.Now, bootstrap.Sample{ID: c.id, Score: made.Rating})
 	}
-	if len(report.Now) > 0 {
-		if err := j.compareCanary(ctx, &report, p); err != nil {
-			return err
-		}
-	} else {
+	if err := j.compareCanary(ctx, &report, p); err != nil {
+		return err
+	}
+	if len(report.Now) == 0 {
 		j.note("the judge rated none of the canary's answers, so that nobody knows whether it has changed")
 	}
 	if report.Moved {
 		j.manifest.Flags = append(j.manifest.Flags, flagMoved)
-		j.manifest.Warnings = append(j.manifest.Warnings, "the judge rates fixed answers differently than on "+report.Since.Format(time.DateOnly)+": its ratings are not comparable with earlier ones")
+		j.manifest.Warnings = append(j.manifest.Warnings, "the judge rates fixed answers differently, or no longer, than on "+report.Since.Format(time.DateOnly)+": its ratings are not comparable with earlier ones")
 	}
 	return j.putMeasured(ctx, canaryFile, report)
 }
@@ -85,20 +85,31 @@ func (j *job) askCanary(ctx context.Context, who judge, p datasets.EndpointParam
 func (j *job) compareCanary(ctx context.Context, report *CanaryReport, p datasets.EndpointParams) error {
 	identity := sha256.Sum256(mustMarshal([]any{p.Model, p.Sampling()}))
 	name := hex.EncodeToString(identity[:])
-	err := j.a.Store.AddEntry(ctx, canaryJournal, name, canaryEntry{report.Now, report.Since})
-	if !errors.Is(err, artifact.ErrExists) {
-		return err
+	if len(report.Now) > 0 { // a judge that rates nothing is no measure for later ones
+		err := j.a.Store.AddEntry(ctx, canaryJournal, name, canaryEntry{report.Now, report.Since})
+		if !errors.Is(err, artifact.ErrExists) {
+			return err
+		}
 	}
 	var first canaryEntry
-	if err := j.a.Store.Entry(ctx, canaryJournal, name, &first); err != nil {
+	err := j.a.Store.Entry(ctx, canaryJournal, name, &first)
+	if errors.Is(err, artifact.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	report.Then, report.Since = first.Ratings, first.At
+	for _, then := range first.Ratings { // what it rated once, and rates no longer, has moved as far as can be
+		if slices.Contains(report.Failed, then.ID) {
+			report.Moved = true
+		}
+	}
 	drift, err := longbenchchat.CompareCanary(first.Ratings, report.Now, canaryTolerance, 0)
 	if err != nil {
 		return nil // no answer was rated both times: the report shows it
 	}
-	report.Shift, report.Largest, report.Moved = drift.Shift.Diff, drift.Largest, drift.Moved
+	report.Shift, report.Largest, report.Moved = drift.Shift.Diff, drift.Largest, drift.Moved || report.Moved
 	return nil
 }
 

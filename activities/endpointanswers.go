@@ -3,10 +3,15 @@ package activities
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -36,6 +41,11 @@ func answerByEndpoint(ctx context.Context, j *job, p datasets.PredictionsStagePa
 	}
 	defer out.Close()
 	w := bufio.NewWriter(out)
+	sent, err := newLines(filepath.Join(j.dir, sentFile))
+	if err != nil {
+		return err
+	}
+	defer sent.close()
 	var group []datasets.Question
 	done := int64(0)
 	askers := map[string]*asker{} // one a length and temperature, which the endpoint's parameters fix
@@ -58,20 +68,25 @@ func answerByEndpoint(ctx context.Context, j *job, p datasets.PredictionsStagePa
 			}
 			askers[part] = ask
 		}
-		answers := make([]datasets.Answer, len(group))
+		answers, asked := make([]datasets.Answer, len(group)), make([][]sentTurn, len(group))
 		work, ctx := errgroup.WithContext(ctx)
 		work.SetLimit(base.Concurrency)
 		for i, q := range group {
 			work.Go(func() (err error) {
-				answers[i], err = e.ask(ctx, ask, q)
+				answers[i], asked[i], err = e.ask(ctx, ask, q)
 				return err
 			})
 		}
 		if err := work.Wait(); err != nil {
 			return err
 		}
-		for _, a := range answers {
+		for i, a := range answers {
 			j.countAnswer(a)
+			for _, turn := range asked[i] {
+				if err := sent.add(turn); err != nil {
+					return err
+				}
+			}
 			if _, err := w.Write(append(mustMarshal(a), '\n')); err != nil {
 				return err
 			}
@@ -101,10 +116,15 @@ func answerByEndpoint(ctx context.Context, j *job, p datasets.PredictionsStagePa
 	if err := flush(); err != nil {
 		return err
 	}
-	if err := errors.Join(w.Flush(), out.Close()); err != nil {
+	if err := errors.Join(w.Flush(), out.Close(), sent.close()); err != nil {
 		return err
 	}
 	j.note("answered by %s, whose service applies its own chat template, also where LongBench wants none", base.Model)
+	// The endpoint's own max_tokens and temperature, in the parameters, are not what questions were asked with.
+	for _, part := range slices.Sorted(maps.Keys(askers)) {
+		p := askers[part].params
+		j.note("sampling: max_tokens %d, temperature %g; longer questions lost their middle to fit %d tokens (0: were sent whole)", p.MaxTokens, *p.Temperature, e.window)
+	}
 	j.count("predictions", done)
 	var usage llm.Usage
 	for _, a := range askers {
@@ -113,33 +133,110 @@ func answerByEndpoint(ctx context.Context, j *job, p datasets.PredictionsStagePa
 	if err := j.putUsage(ctx, base, usage); err != nil {
 		return err
 	}
+	if err := j.putFile(ctx, sentFile, "application/zstd", filepath.Join(j.dir, sentFile)); err != nil {
+		return err
+	}
 	return j.putFile(ctx, answersFile, "application/jsonl", out.Name())
 }
 
-// ask holds one conversation.
-func (e *engine) ask(ctx context.Context, t *asker, q datasets.Question) (datasets.Answer, error) {
-	a := datasets.Answer{ID: q.ID, Dataset: q.Dataset, Template: "service"}
-	var messages []datasets.Message
-	for _, turn := range q.Turns {
-		if e.tok != nil {
-			if keep := (e.window - q.MaxNewTokens) &^ 1; keep < 16 {
-				a.Failed = fmt.Sprintf("the answer may have %d tokens, the window has %d: nothing is left for the question", q.MaxNewTokens, e.window)
-				return a, nil
-			} else if cut, truncated := longbench.Truncate(ordinary{e.tok}, turn, keep); truncated {
-				turn, a.Truncated = cut, true
+// messageTokens and conversationTokens are held back for what the service's template puts around each message and all of them, and for
+// differences between its tokenizer and ours.
+const (
+	messageTokens      = 16
+	conversationTokens = 32
+)
+
+// fit cuts a conversation to the window, the answer's tokens and reserve more held back: the longest message loses its middle first.
+func (e *engine) fit(q datasets.Question, messages []datasets.Message, reserve int) (fitting []datasets.Message, tokens, cut int, err error) {
+	fitting = slices.Clone(messages)
+	count := func() (n int) {
+		for _, m := range fitting {
+			n += e.tok.Count(m.Content)
+		}
+		return n
+	}
+	tokens = count()
+	whole, room := tokens, e.window-q.MaxNewTokens-reserve-messageTokens*len(messages)
+	if room < 16 {
+		return nil, 0, 0, fmt.Errorf("the answer may have %d tokens, the window has %d: nothing is left for the question", q.MaxNewTokens, e.window)
+	}
+	for range 8 { // tokenizing a cut text anew may add a few
+		if tokens <= room {
+			break
+		}
+		longest := 0
+		for i, m := range fitting {
+			if len(m.Content) > len(fitting[longest].Content) {
+				longest = i
 			}
 		}
+		keep := (e.tok.Count(fitting[longest].Content) - (tokens - room)) &^ 1
+		fitting[longest].Content, _ = longbench.Truncate(ordinary{e.tok}, fitting[longest].Content, max(2, keep))
+		tokens = count()
+	}
+	if tokens > room {
+		return nil, 0, 0, fmt.Errorf("the conversation cannot be cut to the %d tokens that the window of %d leaves for it", room, e.window)
+	}
+	return fitting, tokens, whole - tokens, nil
+}
+
+// send asks for the next turn. A service that says the conversation is too long for it, which counts with another tokenizer, gets less.
+func (e *engine) send(ctx context.Context, t *asker, q datasets.Question, messages []datasets.Message) (reply datasets.TeacherReply, asked datasets.AskedTurn, sent []datasets.Message, err error) {
+	asked = datasets.AskedTurn{MaxTokens: q.MaxNewTokens, Temperature: q.Temperature}
+	sent = messages
+	for reserve := conversationTokens; ; reserve = 2*reserve + e.window/16 {
+		if e.tok != nil {
+			fitting, tokens, cut, fitErr := e.fit(q, messages, reserve)
+			if fitErr != nil {
+				if err == nil { // else the service's own words say more
+					err = fmt.Errorf("%w: %w", instructions.ErrRejected, fitErr)
+				}
+				return reply, asked, sent, err
+			}
+			sent, asked.Tokens, asked.Cut = fitting, tokens, cut
+		}
+		reply, err = t.Ask(ctx, datasets.TeacherRequest{Kind: datasets.RequestAnswer, Messages: sent})
+		if e.tok == nil || !tooLong(err) {
+			return reply, asked, sent, err
+		}
+	}
+}
+
+// tooLong tells whether a service refused a conversation for its length, by the words of those that are in use.
+func tooLong(err error) bool {
+	var call *llm.CallError
+	if !errors.As(err, &call) || call.Problem != llm.Rejected {
+		return false
+	}
+	message := strings.ToLower(call.Message)
+	return slices.ContainsFunc([]string{"context length", "context_length", "context window", "context size", "too long", "max_model_len", "maximum context", "too many tokens"},
+		func(words string) bool { return strings.Contains(message, words) })
+}
+
+// ask holds one conversation. What was sent for each turn is kept word for word.
+func (e *engine) ask(ctx context.Context, t *asker, q datasets.Question) (datasets.Answer, []sentTurn, error) {
+	a := datasets.Answer{ID: q.ID, Dataset: q.Dataset, Template: "service"}
+	var messages []datasets.Message
+	var turns []sentTurn
+	for i, turn := range q.Turns {
 		messages = append(messages, datasets.Message{Role: datasets.RoleUser, Content: turn})
-		reply, err := t.Ask(ctx, datasets.TeacherRequest{Kind: datasets.RequestAnswer, Messages: messages})
+		reply, asked, sent, err := e.send(ctx, t, q, messages)
+		if err == nil || failsAlone(err) {
+			sum := sha256.Sum256(mustMarshal(sent))
+			asked.SHA256 = hex.EncodeToString(sum[:])
+			a.Asked = append(a.Asked, asked)
+			a.Truncated = a.Truncated || asked.Cut > 0
+			turns = append(turns, sentTurn{ID: q.ID, Turn: i + 1, Messages: sent})
+		}
 		switch {
 		case err != nil && failsAlone(err):
 			a.Failed = err.Error()
-			return a, nil
+			return a, turns, nil
 		case err != nil:
-			return a, err
+			return a, turns, err
 		case reply.Finish == "refusal":
 			a.Failed = "the service refused to answer"
-			return a, nil
+			return a, turns, nil
 		}
 		text := reply.Text
 		if q.StopAtNewline {
@@ -151,7 +248,17 @@ func (e *engine) ask(ctx context.Context, t *asker, q datasets.Question) (datase
 		a.Texts, a.Finish = append(a.Texts, text), append(a.Finish, reply.Finish)
 		messages = append(messages, datasets.Message{Role: datasets.RoleAssistant, Content: text})
 	}
-	return a, nil
+	return a, turns, nil
+}
+
+// sentFile holds what an endpoint was sent, a row a turn, in the order of the answers.
+const sentFile = "asked.jsonl.zst"
+
+// sentTurn is a row of sentFile. The digest of Messages as JSON is in the answer.
+type sentTurn struct {
+	ID       string             `json:"_id"`
+	Turn     int                `json:"turn"` // from 1
+	Messages []datasets.Message `json:"messages"`
 }
 
 // failsAlone tells whether an endpoint's error concerns one request only.
@@ -163,6 +270,7 @@ func failsAlone(err error) bool {
 type asker struct {
 	*llm.Teacher
 	budget *llm.Budget
+	params datasets.EndpointParams
 }
 
 func (a *asker) close(ctx context.Context) error { return a.budget.Close(ctx) }
@@ -185,7 +293,7 @@ func (j *job) openAsker(ctx context.Context, p datasets.EndpointParams, part str
 	budget := j.budget(p, part)
 	return &asker{llm.NewTeacher(endpoint, j.a.Store, budget, j.attempt(ctx), func(llm.Usage) {
 		j.moves.Add(1) // what waits for a slow service does not stand still
-	}), budget}, nil
+	}), budget, p}, nil
 }
 
 // putUsage stores what asking took.

@@ -351,6 +351,8 @@ type Answer struct {
 	Texts []string `json:"texts"`
 	// Prompts are the exact prompts, one a turn, as tokens of prompts.bin. Endpoints do not tell theirs.
 	Prompts []PromptSpan `json:"prompts,omitempty"`
+	// Asked is what an endpoint was asked, one a turn; the words are in the result's asked.jsonl.zst.
+	Asked []AskedTurn `json:"asked,omitempty"`
 	// Template is the chat template around the question, "" for none; "service" where an endpoint applies its own.
 	Template string `json:"template,omitempty"`
 	// Finish says why each text ended: stop or length.
@@ -367,6 +369,18 @@ type PromptSpan struct {
 	Tokens int   `json:"tokens"`
 	// Cut tokens were taken out of its middle.
 	Cut int `json:"cut,omitempty"`
+}
+
+// AskedTurn is one request to an endpoint, whose own tokens nobody is told.
+type AskedTurn struct {
+	// SHA256 is the digest of the messages that were sent, as JSON.
+	SHA256 string `json:"sha256"`
+	// Tokens are those of the messages by the experiment's tokenizer, after Cut tokens were taken out of the middle; 0 where nothing
+	// bounds the question.
+	Tokens      int     `json:"tokens,omitempty"`
+	Cut         int     `json:"cut,omitempty"`
+	MaxTokens   int     `json:"max_tokens"`
+	Temperature float64 `json:"temperature"`
 }
 
 // Judgment is a judge's rating of one answer.
