@@ -165,7 +165,7 @@ func weightFiles(dir string) (names []string, index []byte, err error) {
 	if _, err := os.Stat(filepath.Join(dir, "model.safetensors")); err == nil {
 		return []string{"model.safetensors"}, nil, nil
 	}
-	path := filepath.Join(dir, "model.safetensors.index.json")
+	path := filepath.Join(dir, indexName)
 	index, err = os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("%s holds neither model.safetensors nor model.safetensors.index.json; pickled weights (.bin) are not read, convert them to safetensors", dir)
@@ -200,7 +200,7 @@ func Files(dir string) ([]string, error) {
 	}
 	names = append([]string{"config.json"}, names...)
 	if index != nil {
-		names = append(names, "model.safetensors.index.json")
+		names = append(names, indexName)
 	}
 	return append(names, carried...), nil
 }

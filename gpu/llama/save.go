@@ -2,11 +2,15 @@ package llama
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/longalign/longalign-go/gpu"
 	"github.com/longalign/longalign-go/gpu/llama/safetensors"
@@ -35,8 +39,9 @@ func (m *Model) CarryFiles(byName map[string][]byte) {
 	}
 }
 
-// Save writes the model as a Hugging Face directory: config.json, weights, tokenizer
-// files. Each file appears whole or not at all; config.json comes last.
+// Save writes the model as a Hugging Face directory: config.json, weights, tokenizer files. A model that is there already is
+// replaced: all files are written beside it first, and while they take its place there is no config.json, so that a directory
+// holds one whole model or none, never parts of two.
 func (m *Model) Save(dir string, opts ...SaveOption) error {
 	var o saving
 	for _, opt := range opts {
@@ -45,47 +50,127 @@ func (m *Model) Save(dir string, opts ...SaveOption) error {
 	if o.dtype != "" && !o.dtype.Float() {
 		return fmt.Errorf("save: dtype %q is not one of F32, BF16, F16, F64", o.dtype)
 	}
+	config, err := m.configAs(o.dtype)
+	if err != nil {
+		return err
+	}
 	if err := m.dev.Sync(); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
+	r := replacement{dir: dir}
 	wfs, index := m.saveLayout(o.dtype)
 	for _, wf := range wfs {
-		if err := m.writeWeights(dir, wf); err != nil {
-			return err
-		}
+		r.add(wf.name, func(w io.Writer) error { return m.writeWeights(w, wf) })
 	}
 	if index != nil {
-		if err := replaceFile(dir, "model.safetensors.index.json", bytesTo(index)); err != nil {
-			return err
-		}
+		r.add(indexName, bytesTo(index))
 	}
 	if m.files != nil {
-		for name, data := range m.files.beside {
-			if err := replaceFile(dir, name, bytesTo(data)); err != nil {
+		for _, name := range slices.Sorted(maps.Keys(m.files.beside)) {
+			r.add(name, bytesTo(m.files.beside[name]))
+		}
+	}
+	r.add("config.json", bytesTo(config))
+	if r.err != nil {
+		r.abandon()
+		return fmt.Errorf("save: %w", r.err)
+	}
+	return r.commit()
+}
+
+const indexName = "model.safetensors.index.json"
+
+// replacement is a set of files that takes the place of a model.
+type replacement struct {
+	dir   string
+	names []string // the last is config.json
+	err   error
+}
+
+func (r *replacement) partial(name string) string { return filepath.Join(r.dir, "."+name+".partial") }
+
+// add writes a file beside its place.
+func (r *replacement) add(name string, write func(io.Writer) error) {
+	if r.err == nil {
+		r.names = append(r.names, name)
+		r.err = safetensors.WriteFile(r.partial(name), write)
+	}
+}
+
+func (r *replacement) abandon() {
+	for _, name := range r.names {
+		_ = os.Remove(r.partial(name)) // the error that matters is the one before
+	}
+}
+
+// commit puts the files in place, config.json last. Weights of the model before, which might be taken for this one's, go.
+func (r *replacement) commit() error {
+	remove := func(name string) error {
+		if err := os.Remove(filepath.Join(r.dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	if err := remove("config.json"); err != nil {
+		return err
+	}
+	if err := syncDirectory(r.dir); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(r.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		weights := strings.HasPrefix(name, "model") && strings.HasSuffix(name, ".safetensors") || name == indexName
+		if weights && !slices.Contains(r.names, name) {
+			if err := remove(name); err != nil {
 				return err
 			}
 		}
 	}
+	for i, name := range r.names {
+		if i == len(r.names)-1 { // the rest is there for good before config.json is
+			if err := syncDirectory(r.dir); err != nil {
+				return err
+			}
+		}
+		if err := os.Rename(r.partial(name), filepath.Join(r.dir, name)); err != nil {
+			return err
+		}
+	}
+	return syncDirectory(r.dir)
+}
+
+// syncDirectory flushes a directory's entries.
+func syncDirectory(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
+
+// configAs returns config.json for weights stored in a type, "" for the one they were read in.
+func (m *Model) configAs(dtype safetensors.DType) ([]byte, error) {
 	cfg := m.cfg
-	if name, ok := torchNames[o.dtype]; ok && cfg.DType != name {
+	if name, ok := torchNames[dtype]; ok && cfg.DType != name {
 		changed := *cfg
 		field := "torch_dtype"
 		if _, ok := cfg.fields["dtype"]; ok {
 			field = "dtype"
 		}
 		if err := changed.set(field, name); err != nil {
-			return err
+			return nil, err
 		}
 		cfg = &changed
 	}
-	data, err := cfg.JSON()
-	if err != nil {
-		return err
-	}
-	return replaceFile(dir, "config.json", bytesTo(data))
+	return cfg.JSON()
 }
 
 var torchNames = map[safetensors.DType]string{"F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16"}
@@ -145,7 +230,7 @@ func (m *Model) saveLayout(dtype safetensors.DType) ([]weightsFile, []byte) {
 	return shards, append(index, '\n')
 }
 
-func (m *Model) writeWeights(dir string, wf weightsFile) error {
+func (m *Model) writeWeights(w io.Writer, wf weightsFile) error {
 	byName := map[string]Param{}
 	for i, p := range m.plan.params {
 		p.Weight = m.paramView(m.Master(), i)
@@ -165,12 +250,10 @@ func (m *Model) writeWeights(dir string, wf weightsFile) error {
 			return m.encode(byName[t.name], t.dtype)
 		}}
 	}
-	return replaceFile(dir, wf.name, func(w io.Writer) error {
-		if wf.header != nil {
-			return safetensors.WriteWithHeader(w, wf.header, entries)
-		}
-		return safetensors.Write(w, wf.meta, entries)
-	})
+	if wf.header != nil {
+		return safetensors.WriteWithHeader(w, wf.header, entries)
+	}
+	return safetensors.Write(w, wf.meta, entries)
 }
 
 func (m *Model) encode(p Param, t safetensors.DType) ([]byte, error) {
@@ -195,13 +278,4 @@ func bytesTo(data []byte) func(io.Writer) error {
 		_, err := w.Write(data)
 		return err
 	}
-}
-
-// replaceFile writes dir/name whole or not at all.
-func replaceFile(dir, name string, write func(io.Writer) error) error {
-	tmp := filepath.Join(dir, "."+name+".partial")
-	if err := safetensors.WriteFile(tmp, write); err != nil {
-		return err
-	}
-	return os.Rename(tmp, filepath.Join(dir, name))
 }
