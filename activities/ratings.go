@@ -36,12 +36,35 @@ func ratingsFile(ctx context.Context, _ *Activities, raw json.RawMessage) (map[s
 	return map[string]string{"ratings": digest}, err
 }
 
-// readRatings reads Table 1's input; nil when there is none.
-func readRatings(ctx context.Context, p *reports.RatingsParams) (*reports.Ratings, error) {
+// ratingsOutput is the copy of Table 1's input that the tables keep, so that they follow from the store alone.
+const ratingsOutput = "ratings.csv"
+
+// keepRatings stores Table 1's input with the tables.
+func (j *job) keepRatings(ctx context.Context, p *reports.RatingsParams) error {
+	if p == nil {
+		return nil
+	}
+	data, _, err := ratingsBytes(ctx, p)
+	if err != nil {
+		return err
+	}
+	return j.put(ctx, ratingsOutput, "text/csv", bytes.NewReader(data))
+}
+
+// readRatings reads Table 1's input, from the tables' own copy where there is one; nil when there is none.
+func (j *job) readRatings(ctx context.Context, p *reports.RatingsParams) (*reports.Ratings, error) {
 	if p == nil {
 		return nil, nil
 	}
-	data, digest, err := ratingsBytes(ctx, p)
+	var data []byte
+	var digest string
+	var err error
+	if kept, ok := j.manifest.Output(ratingsOutput); ok {
+		digest = kept.Blob.Digest
+		data, err = j.a.Store.ReadBlob(ctx, kept.Blob)
+	} else {
+		data, digest, err = ratingsBytes(ctx, p)
+	}
 	if err != nil {
 		return nil, err
 	}

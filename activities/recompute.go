@@ -1,6 +1,7 @@
 package activities
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -79,7 +80,12 @@ func (r recomputation) again(ctx context.Context, m *artifact.Manifest) (*artifa
 	}
 	call.Class = described.DeviceClass
 	var reason error
-	for _, params := range r.params(m) {
+	all, remove, err := r.storedRatings(ctx, m, r.params(m))
+	if err != nil {
+		return nil, err
+	}
+	defer remove()
+	for _, params := range all {
 		call.Params = params
 		action, err := r.a.action(ctx, call)
 		if err != nil {
@@ -127,22 +133,21 @@ func (r recomputation) params(m *artifact.Manifest) []json.RawMessage {
 	case "tokenizer":
 		with(spec.Tokenizer)
 	case "questions":
-		for _, b := range planned(spec.Benchmarks, m) {
+		for _, b := range planned(spec.Benchmarks, m, r.run.Cells) {
 			if b.Questions != nil {
 				with(mustMarshal(b.Questions))
 			}
 		}
 	case "scores":
-		for _, b := range planned(spec.Benchmarks, m) {
+		for _, b := range planned(spec.Benchmarks, m, r.run.Cells) {
 			if p, err := decodeParams[datasets.ScoresStageParams](m.Params); err == nil && b.Scores.Results != "" {
 				p.Benchmark = &b.Scores
 				with(mustMarshal(p))
 			}
 		}
 	case "tables":
-		if p, err := decodeParams[TablesParams](m.Params); err == nil && p.Ratings != nil && spec.Tables.Ratings != nil {
-			p.Ratings.Path = spec.Tables.Ratings.Path
-			with(mustMarshal(p))
+		if spec.Tables.Ratings != nil {
+			with(withRatingsPath(m.Params, spec.Tables.Ratings.Path))
 		}
 	case "checkpoint":
 		var p map[string]json.RawMessage
@@ -154,8 +159,38 @@ func (r recomputation) params(m *artifact.Manifest) []json.RawMessage {
 	return all
 }
 
+// storedRatings adds the parameters with which tables are made from the copy of Table 1's input that they keep, wherever its file has gone.
+func (r recomputation) storedRatings(ctx context.Context, m *artifact.Manifest, all []json.RawMessage) (with []json.RawMessage, remove func(), err error) {
+	remove = func() {}
+	kept, ok := m.Output(ratingsOutput)
+	if !ok || m.Stage != "tables" {
+		return all, remove, nil
+	}
+	f, err := os.CreateTemp(r.a.Scratch, "ratings-*.csv")
+	if err != nil {
+		return nil, remove, err
+	}
+	if err := errors.Join(f.Close(), os.Remove(f.Name()), r.a.Store.FetchBlob(ctx, kept.Blob, f.Name())); err != nil {
+		return all, remove, nil // the file that the run names may still be there
+	}
+	// The manifest's own parameters lack the path, without which they cannot be used.
+	all = slices.DeleteFunc(all, func(p json.RawMessage) bool { return bytes.Equal(p, m.Params) })
+	return append(all, withRatingsPath(m.Params, f.Name())), func() { os.Remove(f.Name()) }, nil
+}
+
+// withRatingsPath puts the path of Table 1's input, which manifests leave out, into the parameters of tables.
+func withRatingsPath(params json.RawMessage, path string) json.RawMessage {
+	var p, ratings map[string]json.RawMessage
+	if json.Unmarshal(params, &p) != nil || json.Unmarshal(p["ratings"], &ratings) != nil || ratings == nil {
+		return params
+	}
+	ratings["path"] = mustMarshal(path)
+	p["ratings"] = mustMarshal(ratings)
+	return mustMarshal(p)
+}
+
 // planned lists the benchmarks of a run that a result may belong to.
-func planned(p *datasets.BenchmarksParams, m *artifact.Manifest) []datasets.BenchmarkPlan {
+func planned(p *datasets.BenchmarksParams, m *artifact.Manifest, cells []string) []datasets.BenchmarkPlan {
 	if p == nil {
 		return nil
 	}
@@ -163,9 +198,21 @@ func planned(p *datasets.BenchmarksParams, m *artifact.Manifest) []datasets.Benc
 	if json.Unmarshal(m.Params, &of) != nil || of.Benchmark == nil {
 		return nil
 	}
-	return slices.DeleteFunc(p.Plans("", 0), func(b datasets.BenchmarkPlan) bool {
-		return !strings.Contains(string(of.Benchmark), strconv.Quote(b.Name))
-	})
+	// Results of another program may be one file for each cell.
+	var all []datasets.BenchmarkPlan
+	for _, cell := range append([]string{"/seed=0"}, cells...) {
+		method, seed, _ := strings.Cut(cell, "/seed=")
+		n, err := strconv.ParseUint(seed, 10, 64)
+		if err != nil {
+			continue
+		}
+		for _, b := range p.Plans(method, n) {
+			if strings.Contains(string(of.Benchmark), strconv.Quote(b.Name)) {
+				all = append(all, b)
+			}
+		}
+	}
+	return all
 }
 
 // aside returns activities that read the store and write elsewhere: to a directory that remove removes.

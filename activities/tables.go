@@ -19,7 +19,7 @@ import (
 
 // tablesStage gathers what the stored manifests of a study say. Output: study.json, of which reports makes
 // every table and figure.
-var tablesStage = stage{name: "tables", version: 2, describe: describeParams[TablesParams], outside: ratingsFile, run: runTables}
+var tablesStage = stage{name: "tables", version: 3, describe: describeParams[TablesParams], outside: ratingsFile, run: runTables}
 
 // TablesParams are what the tables stage is called with.
 type TablesParams struct {
@@ -60,6 +60,9 @@ func runTables(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
+	if err := j.keepRatings(ctx, p.Ratings); err != nil {
+		return err
+	}
 	s, err := j.study(ctx, p, func(err error) error { return err })
 	if err != nil {
 		return err
@@ -94,7 +97,7 @@ func (j *job) study(ctx context.Context, p TablesParams, problem func(error) err
 		}
 		j.report(ctx, Progress{Done: int64(i + 1), Total: int64(len(p.Cells)), Unit: "cell"})
 	}
-	if s.Ratings, err = readRatings(ctx, p.Ratings); err != nil {
+	if s.Ratings, err = j.readRatings(ctx, p.Ratings); err != nil {
 		if err := problem(fmt.Errorf("ratings: %w", err)); err != nil {
 			return nil, err
 		}
@@ -127,12 +130,12 @@ func ReadStudy(ctx context.Context, store *artifact.Store, tables artifact.Ref, 
 	own, call := newOwnResults(store, run), Call{Stage: m.Stage, Params: m.Params, Inputs: m.Inputs}
 	if err := store.ReadJSON(ctx, out.Blob, s); err != nil {
 		lost := fmt.Errorf("%s of %s: %w", studyFile, m.Ref(), err)
-		if s, err = gatherStudy(ctx, store, call, own, lost); err != nil {
+		if s, err = gatherStudy(ctx, store, call, own, m.Outputs, lost); err != nil {
 			return nil, err
 		}
 	} else if own.differ(ctx, s.Stages) {
 		// Another run's equal results led to the same tables. What cannot be gathered of this run's is told of that one's.
-		if mine, err := gatherStudy(ctx, store, call, own, nil); err == nil && len(mine.Problems) == 0 {
+		if mine, err := gatherStudy(ctx, store, call, own, m.Outputs, nil); err == nil && len(mine.Problems) == 0 {
 			s = mine
 		} else if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -146,7 +149,7 @@ func ReadStudy(ctx context.Context, store *artifact.Store, tables artifact.Ref, 
 // GatherStudy makes the study of a run whose tables cannot be read at all, from what they were made from, as far as the store has it. call
 // is the one that made them.
 func GatherStudy(ctx context.Context, store *artifact.Store, call Call, run *artifact.RunRecord, lost error) (*reports.Study, error) {
-	s, err := gatherStudy(ctx, store, call, newOwnResults(store, run), lost)
+	s, err := gatherStudy(ctx, store, call, newOwnResults(store, run), nil, lost)
 	if err != nil {
 		return nil, err
 	}
@@ -174,10 +177,13 @@ func recorded(ctx context.Context, store *artifact.Store, s *reports.Study, run 
 }
 
 // gatherStudy makes a study from the inputs of a call for tables, as far as they can be read: of one whose own output is lost, or, with
-// lost nil, of a run's own results.
-func gatherStudy(ctx context.Context, store *artifact.Store, call Call, own *ownResults, lost error) (*reports.Study, error) {
+// lost nil, of a run's own results. kept are the outputs of tables that can still be read, nil without.
+func gatherStudy(ctx context.Context, store *artifact.Store, call Call, own *ownResults, kept []artifact.Output, lost error) (*reports.Study, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
+	}
+	if len(kept) > 0 { // of a manifest, whose parameters lack the path
+		call.Params = withRatingsPath(call.Params, ratingsOutput)
 	}
 	p, err := decodeParams[TablesParams](call.Params)
 	if err == nil {
@@ -191,7 +197,7 @@ func gatherStudy(ctx context.Context, store *artifact.Store, call Call, own *own
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	j := &job{a: &Activities{Store: store, Scratch: dir}, call: call, dir: dir, own: own, manifest: &artifact.Manifest{Counts: map[string]int64{}}}
+	j := &job{a: &Activities{Store: store, Scratch: dir}, call: call, dir: dir, own: own, manifest: &artifact.Manifest{Counts: map[string]int64{}, Outputs: kept}}
 	var problems []string
 	if lost != nil {
 		problems = append(problems, fmt.Sprintf("%v; the report is made from what its tables were made from", lost))

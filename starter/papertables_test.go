@@ -123,6 +123,30 @@ func TestThePapersTablesComeFromARun(t *testing.T) {
 			t.Errorf("%s: there: %v, %+v", place, ok, c)
 		}
 	}
+	// All that came from files of this machine follows from the store: the ratings without their file, the harness's results by cell.
+	out, _ = r.do(exitDone, r.local("verify", id, "--level", "derived")...)
+	if strings.Contains(out, "no longer the same") {
+		t.Errorf("results are skipped though nothing changed:\n%s", out)
+	}
+	if err := os.Rename("benchmarks/ratings.csv", "benchmarks/gone.csv"); err != nil {
+		t.Fatal(err)
+	}
+	out, _ = r.do(exitDone, r.local("verify", id, "--level", "derived", "--json")...)
+	var verified activities.Verification
+	if err := json.Unmarshal([]byte(out), &verified); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range verified.Unchecked {
+		if f.Ref.Stage == "tables" {
+			t.Errorf("without the ratings' file, the tables are not checked: %s", f.Problem)
+		}
+	}
+	export := filepath.Join(t.TempDir(), "export")
+	r.do(exitDone, r.local("export", id, "--out", export)...)
+	_, blob := storedManifest(t, export, "tables", "study.json")
+	remove(t, blob)
+	out, _ = r.do(exitIncomplete, "report", id, "--store", export, "--table", "judge")
+	contains(t, "without ratings' file and study", out, "judge – people", "5")
 	dir := filepath.Join(t.TempDir(), "report")
 	r.do(exitDone, r.local("report", id, "--out", dir)...)
 	for _, name := range []string{"overview", "leaderboard", "lengths", "time", "curves", "needle-packing", "needle-weighted", "needle-naive"} {

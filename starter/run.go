@@ -227,12 +227,12 @@ func (o *runOptions) finish(ctx context.Context, id string, result workflows.Stu
 		if err := printJSON(stdout, map[string]any{"id": id, "tables": result.Tables, "failed": result.Failed}); err != nil {
 			return err
 		}
-	} else if err := printRunTables(ctx, store, record, "", "text", stdout, stderr); err != nil {
+	} else if err := printRunTables(ctx, store, record, "", "text", stdout, stderr); err != nil && !isIncomplete(err) {
 		return err
 	}
 	dir := filepath.Join(o.embedded.data, "reports", id)
-	report, err := writeRunReport(ctx, store, record, dir, nil)
-	if err != nil {
+	report, incomplete := writeRunReport(ctx, store, record, dir, nil)
+	if err := incomplete; err != nil && !isIncomplete(err) {
 		return fmt.Errorf("the run is finished, but its report could not be written: %w; try starter report %s --out DIR", err, id)
 	}
 	fmt.Fprintf(stderr, "\nrun        %s\nreport     %s\nartifacts  %s (manifest actions/%s/%s/%d.json)\nagain      starter report %s%s · starter explain %s%s\n",
@@ -243,7 +243,13 @@ func (o *runOptions) finish(ctx context.Context, id string, result workflows.Stu
 	if len(result.Failed) > 0 {
 		return incompleteError{fmt.Errorf("%d cells failed, the tables are incomplete: %s", len(result.Failed), listFailures(result.Failed))}
 	}
-	return nil
+	return incomplete
+}
+
+// isIncomplete tells whether a report was made without parts of it.
+func isIncomplete(err error) bool {
+	var incomplete incompleteError
+	return errors.As(err, &incomplete)
 }
 
 func startAdvice(err error) string {
