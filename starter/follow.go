@@ -160,8 +160,10 @@ func (f *follower) pending(ctx context.Context, id string) []*workflowpb.Pending
 
 // wait notes what an activity waits for: a worker of its queue, or an outage to end.
 func (f *follower) wait(ctx context.Context, p *workflowpb.PendingActivityInfo, name string, waits map[string]bool) {
-	queue := workflows.QueueOf(name)
+	queue, note := workflows.QueueOf(name), describePending(p).Note
 	switch {
+	case name == activities.AwaitName && note != "":
+		waits[note] = true
 	case p.GetState() == enumspb.PENDING_ACTIVITY_STATE_SCHEDULED && !served(ctx, f.temporal, queue, enumspb.TASK_QUEUE_TYPE_ACTIVITY):
 		waits[fmt.Sprintf("no worker serves queue %s, which %s needs; start one: worker --queues %s", queue, name, queue)] = true
 	case p.GetAttempt() > 2 && p.GetLastFailure().GetApplicationFailureInfo().GetType() != activities.Handover:
