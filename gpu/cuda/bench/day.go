@@ -110,7 +110,9 @@ func day(ctx context.Context, s settings) error {
 		}},
 		{"4. the step against PyTorch", []part{
 			{"1.3B, 8k", 3 * time.Minute, me("step", "-shape", "1.3b", "-tokens", "8192"), ""},
-			{"1.3B, 8k, nothing recomputed, fast", 3 * time.Minute, me("step", "-shape", "1.3b", "-tokens", "8192", "-fast", "-options", `{"recompute":"none"}`), ""},
+			{"1.3B, 8k, fast", 3 * time.Minute, me("step", "-shape", "1.3b", "-tokens", "8192", "-fast"), ""},
+			{"1.3B, 8k, selective recomputation", 3 * time.Minute, me("step", "-shape", "1.3b", "-tokens", "8192", "-options", `{"recompute":"selective"}`), ""},
+			{"1.3B, 8k, full recomputation", 3 * time.Minute, me("step", "-shape", "1.3b", "-tokens", "8192", "-options", `{"recompute":"layer"}`), ""},
 			{"PyTorch, 1.3B, 8k", 4 * time.Minute, rival("1.3b", "8192"), "python3"},
 			{"1.3B, 64k", 4 * time.Minute, me("step", "-shape", "1.3b", "-tokens", "65536"), ""},
 			{"PyTorch, 1.3B, 64k", 4 * time.Minute, rival("1.3b", "65536"), "python3"},

@@ -60,6 +60,16 @@ def attentions(sizes, device):
     if device == "cpu":
         return ways
     try:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        def cudnn(q, k, v):
+            with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+                return by_sequence(q, k, v)
+
+        ways["cuDNN, a call a sequence"] = cudnn
+    except (ImportError, AttributeError):
+        pass
+    try:
         from torch.nn.attention.varlen import varlen_attn
 
         def varlen(q, k, v):

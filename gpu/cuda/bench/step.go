@@ -41,7 +41,7 @@ func (s settings) trainer(d gpu.Device) (*llama.Config, *train.Trainer, datasets
 		return nil, nil, none, err
 	}
 	o := train.DefaultOptions()
-	o.Steps, o.DType, o.Device, o.Recompute, o.Parity, o.MaxLoss = 1<<20, dtype(d).String(), s.device, train.RecomputeLayer, false, 1e9
+	o.Steps, o.DType, o.Device, o.Recompute, o.Parity, o.MaxLoss = 1<<20, dtype(d).String(), s.device, train.RecomputeAuto, false, 1e9 // as a user gets it
 	if s.options != "" {
 		if err := json.Unmarshal([]byte(s.options), &o); err != nil {
 			return nil, nil, none, fmt.Errorf("-options: %w", err)
