@@ -168,6 +168,11 @@ func (s *Study) matching(r paper.Row) []CellData {
 	return out
 }
 
+// subEMDefinition says what ours is; longbench.SubEM computes it.
+const subEMDefinition = "SubEM: 100 if a gold answer is contained in the answer given, both in lower case and without punctuation, articles and repeated spaces " +
+	"(SQuAD's normalisation, arXiv 1606.05250; containment as in arXiv 2212.10511), else 0. F1 Score: the best word F1 with a gold answer, normalised alike. " +
+	"En.QA is asked with a prompt in our words."
+
 // LeaderboardTable has the rows of the third-party page about the paper and our scores
 // under the same names ("MuSiQue F1 Score"), a column for each of our models.
 func LeaderboardTable(s *Study) *Table {
@@ -175,7 +180,7 @@ func LeaderboardTable(s *Study) *Table {
 		Name:  "leaderboard",
 		Title: "Leaderboard",
 		Caption: "Published values are from a third-party page about the paper that does not state its models and definitions; " +
-			"the difference is printed for orientation only.",
+			"the difference is printed for orientation only. " + subEMDefinition,
 		Columns:   []Column{{Name: "Benchmark", Text: true}, {Name: "Metric", Text: true}},
 		Marks:     slices.Clone(s.Marks),
 		Footnotes: slices.Clone(s.Footnotes),

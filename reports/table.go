@@ -105,6 +105,25 @@ func Number(v float64) Cell { return Cell{Value: v} }
 // HasValue reports whether the cell holds a number of ours.
 func (c Cell) HasValue() bool { return c.Text == "" && (!c.Incomplete || c.N > 0) }
 
+// lacking reports whether the cell was measured in part: samples are missing that there should be, or all of them failed. A cell that
+// nobody set out to measure is not lacking.
+func (c Cell) lacking() bool { return c.Text == "" && c.Incomplete && (c.N > 0 || c.Failed > 0) }
+
+// Incomplete names the values of a study's tables that were measured in part only, and so are not final.
+func Incomplete(s *Study) []string {
+	var out []string
+	for _, t := range Tables(s) {
+		for _, r := range t.Rows {
+			for i, c := range r.Cells {
+				if c.lacking() {
+					out = append(out, fmt.Sprintf("%s, %s, %s", t.Name, r.Cells[0].Text, t.Columns[i].Name))
+				}
+			}
+		}
+	}
+	return out
+}
+
 // HasInterval reports whether the cell has a 95 % interval.
 func (c Cell) HasInterval() bool { return c.HasValue() && c.Low != c.High }
 

@@ -184,3 +184,23 @@ func TestUnknownNamesSayWhatThereIs(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestValuesMeasuredInPartAreNamed(t *testing.T) {
+	study := func(set ScoreSet) *Study {
+		return &Study{Kind: KindPaper, Cells: []CellData{{Method: "m", Scores: map[string]ScoreSet{"longbench:lcc": set}}}}
+	}
+	sample := Sample{ID: "1", Value: 4}
+	for name, tt := range map[string]struct {
+		set  ScoreSet
+		want int
+	}{
+		"all are there":    {ScoreSet{Samples: []Sample{sample}, Wanted: 1}, 0},
+		"some are missing": {ScoreSet{Samples: []Sample{sample}, Wanted: 2}, 1},
+		"all failed":       {ScoreSet{Samples: []Sample{{ID: "1", Failed: true}}, Wanted: 1}, 1},
+		"another row of the table was not measured": {ScoreSet{Samples: []Sample{sample}}, 0},
+	} {
+		if got := Incomplete(study(tt.set)); len(got) != tt.want {
+			t.Errorf("%s: %q, want %d", name, got, tt.want)
+		}
+	}
+}

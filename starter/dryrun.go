@@ -11,6 +11,7 @@ import (
 
 	"github.com/longalign/longalign-go/activities"
 	"github.com/longalign/longalign-go/activities/llm"
+	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/artifact"
 	"github.com/longalign/longalign-go/gpu"
 	"github.com/longalign/longalign-go/gpu/devices"
@@ -30,6 +31,8 @@ type dryRun struct {
 	Disk    int64             `json:"disk_bytes"`
 	States  int64             `json:"state_bytes"`
 	Money   llm.Range         `json:"usd"`
+	// Unpriced says that more is paid for than Money tells: results that ask an endpoint with a price, how often is not known yet.
+	Unpriced bool `json:"usd_unknown,omitempty"`
 	// Unknown are things that cannot be foretold before others are made.
 	Unknown []string `json:"unknown,omitempty"`
 }
@@ -84,8 +87,10 @@ func foretell(ctx context.Context, spec workflows.Spec, store *artifact.Store, s
 			d.Money.Low, d.Money.High = d.Money.Low+m.USD.Low, d.Money.High+m.USD.High
 		} else if f.Takes == "a teacher" {
 			d.unknown("the price of instructions whose documents are not there yet")
+			d.Unpriced = true
 		} else if f.Takes == "a judge" || f.Takes == "a language model" {
 			d.unknown("the price of judgments and of answers by endpoints: it depends on answers that are not there yet")
+			d.Unpriced = true
 		}
 	}
 	return d, err
@@ -162,15 +167,24 @@ func (d *dryRun) print(w io.Writer, spec workflows.Spec) error {
 		fmt.Fprintf(w, "memory   %s\n", line)
 	}
 	fmt.Fprintf(w, "disk     %s of results, at most %s of training states, which starter gc removes later\n", size(d.Disk), size(d.States))
-	if d.Money.High > 0 {
-		fmt.Fprintf(w, "money    %.2f to %.2f USD\n", d.Money.Low, d.Money.High)
-		endpoints := spec.Endpoints
+	endpoints := spec.Endpoints
+	priced := func(e datasets.EndpointParams) bool { return e.PriceIn > 0 || e.PriceOut > 0 }
+	unpriced := d.Unpriced && slices.ContainsFunc(slices.Collect(maps.Values(endpoints)), priced)
+	switch {
+	case d.Unpriced && !unpriced && d.Money.High == 0:
+		fmt.Fprintln(w, "money    not known: endpoints are asked, whose price_in and price_out the file does not give")
+	case d.Money.High > 0 || unpriced:
+		if unpriced {
+			fmt.Fprintf(w, "money    %.2f USD or more: what is listed as unknown is paid for too\n", d.Money.Low)
+		} else {
+			fmt.Fprintf(w, "money    %.2f to %.2f USD\n", d.Money.Low, d.Money.High)
+		}
 		for _, name := range slices.Sorted(maps.Keys(endpoints)) {
-			if most := endpoints[name].MaxCostUSD; most > 0 && most < d.Money.High {
+			if most := endpoints[name].MaxCostUSD; most > 0 && (unpriced || most < d.Money.High) {
 				fmt.Fprintf(w, "         endpoint %s: a stage stops before it passes %.2f USD (max_cost_usd)\n", name, most)
 			}
 		}
-	} else {
+	default:
 		fmt.Fprintln(w, "money    nothing is paid for")
 	}
 	for _, u := range d.Unknown {

@@ -89,7 +89,8 @@ func TestThePapersTablesComeFromARun(t *testing.T) {
 	writePaperStudy(t)
 	out, _ := r.do(exitDone, r.local("run", "study.yaml", "--dry-run")...)
 	contains(t, "the dry run", out, "questions", "judgments", "takes a model on a device")
-	_, progress := r.do(exitDone, r.remote("run", "study.yaml")...)
+	_, progress := r.do(exitIncomplete, r.remote("run", "study.yaml")...)
+	contains(t, "two of a benchmark's samples", progress, "lack samples and are not final")
 	id := strings.Fields(progress[strings.Index(progress, "\nrun "):])[1]
 	var tables []reports.Table
 	out, _ = r.do(exitDone, r.local("report", id, "--format", "json")...)
@@ -178,7 +179,7 @@ func TestThePapersTablesComeFromARun(t *testing.T) {
 	if err := os.WriteFile("benchmarks/ratings.csv", []byte("anna,ben,judge,tokens\n1,2,1,10\n3,3,9,200\n5,4,,90\n2,2,3,40\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, _ = r.do(exitDone, r.remote("run", "study.yaml")...)
+	out, _ = r.do(exitIncomplete, r.remote("run", "study.yaml")...)
 	contains(t, "other ratings", out, "judge – people")
 	out, _ = r.do(exitDone, r.local("explain", id)...)
 	contains(t, "explain", out, " 1 misses (made)", "inputs.ratings", "files outside of the store have changed")

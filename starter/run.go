@@ -20,6 +20,7 @@ import (
 	"github.com/longalign/longalign-go/activities"
 	"github.com/longalign/longalign-go/datasets/artifact"
 	"github.com/longalign/longalign-go/datasets/instructions"
+	"github.com/longalign/longalign-go/reports"
 	"github.com/longalign/longalign-go/workflows"
 )
 
@@ -240,6 +241,15 @@ func (o *runOptions) finish(ctx context.Context, id string, result workflows.Stu
 	if ep, ok := o.embedded.running(); ok {
 		fmt.Fprintf(stderr, "Temporal   %s/namespaces/%s/workflows/%s (while the stack runs; starter dev%s starts it)\n", ep.UI, ep.Namespace, id, o.embedded.flag())
 	}
+	if len(result.Failed) == 0 {
+		study, err := readStudy(ctx, store, record, nil)
+		if err != nil {
+			return err
+		}
+		if cells := reports.Incomplete(study); len(cells) > 0 {
+			return incompleteError{fmt.Errorf("%s of the tables lack samples and are not final: %s; starter report %s says how many", plural(len(cells), "value"), someOf(cells), id)}
+		}
+	}
 	if len(result.Failed) > 0 {
 		return incompleteError{fmt.Errorf("%d cells failed, the tables are incomplete: %s", len(result.Failed), listFailures(result.Failed))}
 	}
@@ -250,6 +260,15 @@ func (o *runOptions) finish(ctx context.Context, id string, result workflows.Stu
 func isIncomplete(err error) bool {
 	var incomplete incompleteError
 	return errors.As(err, &incomplete)
+}
+
+// someOf lists a few names and how many there are more.
+func someOf(names []string) string {
+	const most = 3
+	if len(names) <= most {
+		return strings.Join(names, "; ")
+	}
+	return strings.Join(names[:most], "; ") + fmt.Sprintf("; and %d more", len(names)-most)
 }
 
 func startAdvice(err error) string {
