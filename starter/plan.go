@@ -32,11 +32,20 @@ func newPlanCommand() *cobra.Command {
 
 where the numbers are line numbers of FILE, from 0. Every sequence is in exactly one
 micro-batch. --batch-size is the number of sequences a micro-batch (naive, sorted) or of packs a
-step (packing). --stats prints one object about the plan instead.`,
+step (packing). --stats prints one object about the plan instead; sequences_per_step_mean and _sd leave out the last step,
+which takes what is left.`,
 		Example: `  starter plan --lengths lengths.txt --method packing --max-length 65536 --batch-size 8 --stats
   starter plan --lengths lengths.txt --method sorted --batch-size 4 --sequences-per-step 64 > plan.jsonl`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case p.MaxLength < 1:
+				return usageError{fmt.Errorf("plan: --max-length %d is no length; use at least 1", p.MaxLength)}
+			case epoch < 0:
+				return usageError{fmt.Errorf("plan: --epoch %d is negative; epochs count from 0", epoch)}
+			case p.Block > 0 && p.Block < 1<<14:
+				fmt.Fprintf(cmd.ErrOrStderr(), "plan: warning: --block %d plans so few sequences together that packs stay emptier and steps less even\n", p.Block)
+			}
 			if err := p.Defaults().Validate(); err != nil {
 				return usageError{fmt.Errorf("plan: %w; see %s --help", err, cmd.CommandPath())}
 			}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"strings"
 	"testing"
 
@@ -65,5 +67,18 @@ func TestPlanSaysWhatIsWrong(t *testing.T) {
 				t.Errorf("exit code %d, %q; want %d and %q", code, stderr, tt.code, tt.want)
 			}
 		})
+	}
+}
+
+func TestPlanRefusesNumbersThatMeanNothing(t *testing.T) {
+	for _, flags := range [][]string{{"--max-length", "0"}, {"--epoch", "-1"}} {
+		cmd := newPlanCommand()
+		cmd.SetArgs(append([]string{"--lengths", "-"}, flags...))
+		cmd.SetIn(strings.NewReader("1\n"))
+		cmd.SetOut(io.Discard)
+		cmd.SetErr(io.Discard)
+		if err := cmd.Execute(); !errors.As(err, new(usageError)) {
+			t.Errorf("%v: got %v, want a usage error", flags, err)
+		}
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/tokenizer"
 )
 
@@ -27,7 +28,8 @@ func newTokenizeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tokenize --tokenizer DIR",
 		Short: "Turn texts into token IDs with a model's tokenizer, or back",
-		Long: `Tokenize reads JSON lines from standard input and writes one line for each, in order:
+		Long: `Tokenize reads JSON lines from standard input and writes one line for each, in order; blank
+lines are passed over:
 
   {"text":"…"}  →  {"ids":[…]}         and with --decode
   {"ids":[…]}   →  {"text":"…"}
@@ -69,14 +71,23 @@ around a text (such as BOS); with --decode it keeps special tokens in the text.`
 }
 
 func encodeLine(tok *tokenizer.Tokenizer, in []byte, special bool) (out []byte, tokens int, err error) {
-	var line struct{ Text *string }
+	if err := datasets.CheckJSONText(in); err != nil {
+		return nil, 0, err
+	}
+	var line map[string]json.RawMessage // whose names, unlike a struct's, are compared letter by letter
 	if err := json.Unmarshal(in, &line); err != nil {
 		return nil, 0, err
 	}
-	if line.Text == nil {
+	var text *string
+	if raw, ok := line["text"]; ok {
+		if err := json.Unmarshal(raw, &text); err != nil {
+			return nil, 0, err
+		}
+	}
+	if text == nil {
 		return nil, 0, errors.New(`no "text"; every line is an object {"text":"…"}`)
 	}
-	ids := tok.Encode(*line.Text, special)
+	ids := tok.Encode(*text, special)
 	out = make([]byte, 0, 8*len(ids)+16)
 	out = append(out, `{"ids":[`...)
 	for i, id := range ids {

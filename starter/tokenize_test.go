@@ -45,3 +45,16 @@ func TestAFailingLineIsNamedByItsNumber(t *testing.T) {
 		t.Errorf("got %v, want line 4: bad", err)
 	}
 }
+
+func TestTextsThatAreNoneAreRefused(t *testing.T) {
+	for in, want := range map[string]string{
+		"{\"text\":\"\xe9\"}": "is not UTF-8",
+		`{"text":"\ude00"}`:   "half a surrogate pair",
+		`{"TEXT":"capitals"}`: `no "text"`,
+		`{"text":null}`:       `no "text"`,
+	} {
+		if _, _, err := encodeLine(nil, []byte(in), false); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", in, err, want)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
@@ -73,7 +74,11 @@ func (p *pattern) compile(path string) (plain string, re *regex, err error) {
 		return *p.String, nil, nil
 	case p != nil && p.Regex != nil:
 		if re, err = compileRegex(*p.Regex); err != nil {
-			return "", nil, &UnsupportedError{jsonFile, path + ".pattern", err.Error() + ", which"}
+			what, said := strings.CutSuffix(err.Error(), " is not supported")
+			if !said {
+				what += ", which"
+			}
+			return "", nil, &UnsupportedError{jsonFile, path + ".pattern", what}
 		}
 		return "", re, nil
 	}

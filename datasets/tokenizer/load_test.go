@@ -57,19 +57,29 @@ func TestUnsupportedComponentsAreRefusedByName(t *testing.T) {
 	}
 }
 
+func TestARefusedPatternIsNamedOnce(t *testing.T) {
+	_, err := Parse(variant(t, map[string]string{"pre_tokenizer": `{"type":"Split","pattern":{"Regex":"a+?"},"behavior":"Isolated"}`}), nil)
+	var refused *UnsupportedError
+	if !errors.As(err, &refused) || strings.Count(err.Error(), "is not supported") != 1 {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestMalformedFilesAreNamed(t *testing.T) {
 	for want, parts := range map[string]map[string]string{
-		"tokenizer.json: model.merges: missing":              {"model": `{"type":"BPE","vocab":{"a":0}}`},
-		"tokenizer.json: model.vocab: missing":               {"model": `{"type":"BPE","merges":[]}`},
-		`model.merges[1]: "b" + "c"`:                         {"model": `{"type":"BPE","vocab":{"a":0,"b":1,"ab":2,"c":3},"merges":["a b","b c"]}`},
-		"merge 0 (\"a\") is not two tokens":                  {"model": `{"type":"BPE","vocab":{"a":0},"merges":["a"]}`},
-		`token "a" has ID 2000000000`:                        {"model": `{"type":"BPE","vocab":{"a":2000000000},"merges":[]}`},
-		`token "a" has ID -1`:                                {"model": `{"type":"BPE","vocab":{"a":-1},"merges":[]}`},
-		`model.unk_token: "<unk>" is not in the vocabulary`:  {"model": `{"type":"BPE","unk_token":"<unk>","vocab":{"a":0},"merges":[]}`},
-		"tokenizer.json: model: missing":                     {"model": `null`},
-		`pre_tokenizer.replacement: "" is not one character`: {"pre_tokenizer": `{"type":"Metaspace"}`},
-		`post_processor.single[0]: "<x>" is not among`:       {"post_processor": `{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<x>"}},{"Sequence":{"id":"A"}}]}`},
-		"tokenizer.json: normalizer":                         {"normalizer": `7`},
+		"tokenizer.json: model.merges: missing":                     {"model": `{"type":"BPE","vocab":{"a":0}}`},
+		"tokenizer.json: model.merges: missing: a":                  {"model": `{"type":"BPE","vocab":{"a":0},"merges":null}`},
+		`model.merges: there are none, yet the vocabulary has "ab"`: {"model": `{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":[]}`},
+		"tokenizer.json: model.vocab: missing":                      {"model": `{"type":"BPE","merges":[]}`},
+		`model.merges[1]: "b" + "c"`:                                {"model": `{"type":"BPE","vocab":{"a":0,"b":1,"ab":2,"c":3},"merges":["a b","b c"]}`},
+		"merge 0 (\"a\") is not two tokens":                         {"model": `{"type":"BPE","vocab":{"a":0},"merges":["a"]}`},
+		`token "a" has ID 2000000000`:                               {"model": `{"type":"BPE","vocab":{"a":2000000000},"merges":[]}`},
+		`token "a" has ID -1`:                                       {"model": `{"type":"BPE","vocab":{"a":-1},"merges":[]}`},
+		`model.unk_token: "<unk>" is not in the vocabulary`:         {"model": `{"type":"BPE","unk_token":"<unk>","vocab":{"a":0},"merges":[]}`},
+		"tokenizer.json: model: missing":                            {"model": `null`},
+		`pre_tokenizer.replacement: "" is not one character`:        {"pre_tokenizer": `{"type":"Metaspace"}`},
+		`post_processor.single[0]: "<x>" is not among`:              {"post_processor": `{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<x>"}},{"Sequence":{"id":"A"}}]}`},
+		"tokenizer.json: normalizer":                                {"normalizer": `7`},
 	} {
 		_, err := Parse(variant(t, parts), nil)
 		var format *FormatError

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -41,6 +43,9 @@ func (l *mergeList) UnmarshalJSON(b []byte) error {
 			(*l)[i] = [2]string{p[0], p[1]}
 		}
 		return nil
+	}
+	if string(b) == "null" {
+		return nil // as if it were not there
 	}
 	var lines []string
 	if err := json.Unmarshal(b, &lines); err != nil {
@@ -84,6 +89,8 @@ func (t *Tokenizer) parseModel(raw json.RawMessage) error {
 		return fail("model.vocab", errors.New("missing or empty"))
 	case f.Merges == nil:
 		return fail("model.merges", errors.New("missing: a byte-pair encoding needs its merge rules"))
+	case len(f.Merges) == 0 && !f.IgnoreMerges && f.joined() != "":
+		return fail("model.merges", fmt.Errorf("there are none, yet the vocabulary has %q, which only merges make; the file has lost them", f.joined()))
 	case f.Dropout != nil && *f.Dropout != 0:
 		return refuse("dropout", fmt.Sprint(*f.Dropout))
 	case f.ContinuingSubwordPrefix != nil && *f.ContinuingSubwordPrefix != "":
@@ -123,6 +130,16 @@ func (t *Tokenizer) parseModel(raw json.RawMessage) error {
 		m.setCuts(f.Vocab, f.Merges)
 	}
 	return nil
+}
+
+// joined returns a token of several characters that is neither a byte nor written like a control token, "" if there is none.
+func (f *modelFile) joined() string {
+	for _, tok := range slices.Sorted(maps.Keys(f.Vocab)) {
+		if utf8.RuneCountInString(tok) > 1 && !strings.HasPrefix(tok, "<") && !strings.HasPrefix(tok, "[") {
+			return tok
+		}
+	}
+	return ""
 }
 
 // setSymbols finds the tokens of single bytes or characters.
