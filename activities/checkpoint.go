@@ -120,7 +120,7 @@ func (j *job) startModel(ctx context.Context, p datasets.CheckpointParams, dev g
 		return nil, badConfig("there is no model to start from")
 	}
 	if p.Model.Path != "" {
-		m, err := llama.Load(p.Model.Path, dev, dtype, llama.WithRopeThetaScale(p.Model.RopeThetaScale, 0))
+		m, err := llama.Load(p.Model.Path, dev, dtype, llama.WithRopeThetaScale(p.Model.RopeThetaScale, p.Model.MaxPositionEmbeddings))
 		if err != nil {
 			return nil, badData("model %s: %w", p.Model.Path, err)
 		}
@@ -171,8 +171,11 @@ func (j *job) train(ctx context.Context, p datasets.CheckpointParams, model *lla
 	if err != nil {
 		return err
 	}
-	options := trainOptions(p, report.Steps)
-	trainer, plan, err := train.Fit(model, options, largestLoad(plans, set))
+	options, load := trainOptions(p, report.Steps), largestLoad(plans, set)
+	if err := checkContext(model.Config(), load.Longest); err != nil {
+		return err
+	}
+	trainer, plan, err := train.Fit(model, options, load)
 	if err != nil {
 		return trainingError(err)
 	}
@@ -290,6 +293,26 @@ func largestLoad(plans []datasets.Plan, set interface{ Lengths() []int }) (l tra
 		if n := plan.Steps(); n > 0 {
 			l.MicroBatches = max(l.MicroBatches, (len(plan.MicroBatchEnds)+n-1)/n)
 		}
+	}
+	return l
+}
+
+// checkContext compares the longest sequence of a training with the model, before the first step.
+func checkContext(c *llama.Config, longest int) error {
+	if longest <= c.MaxPositions {
+		return nil
+	}
+	return badConfig("sequences have up to %d tokens, the model's context is %d: lower tokens.max_length, or extend the context by model.rope_theta_scale and model.max_position_embeddings", longest, c.MaxPositions)
+}
+
+// mostLoad is the largestLoad that batches of these parameters can have, before there are any.
+func mostLoad(p datasets.BatchesParams) train.Load {
+	l := train.Load{Tokens: p.MaxLength, Longest: p.MaxLength, MicroBatches: p.BatchSize}
+	if p.Method != datasets.MethodPacking {
+		l.Tokens, l.MicroBatches = p.MaxLength*p.BatchSize, max(1, p.Accumulate)
+	}
+	if n := p.SequencesPerStep; n > 0 {
+		l.MicroBatches = n
 	}
 	return l
 }

@@ -22,7 +22,7 @@ type Forecast struct {
 	Tokens int64 `json:"tokens,omitempty"` // that go through the model, padding too
 	// Samples are those that a model would be asked about.
 	Samples int `json:"samples,omitempty"`
-	// Memory lacks the activations where the batches are not there yet: then it is a lower end.
+	// Memory is the most that batches of the given length can take where they are not there yet (Steps is 0).
 	Memory  *train.Memory `json:"memory,omitempty"`
 	Seconds float64       `json:"seconds,omitempty"`
 	// Speed says where Seconds come from.
@@ -87,6 +87,8 @@ func (r *Rehearsal) forecast(ctx context.Context, call Call, f *Foreseen) (*llam
 	switch call.Stage {
 	case "instructions":
 		return nil, r.instructions(ctx, j, f)
+	case "batches":
+		return nil, r.batches(j, f)
 	case "checkpoint":
 		return r.training(ctx, j, f)
 	case "predictions":
@@ -190,6 +192,18 @@ func (r *Rehearsal) instructions(ctx context.Context, j *job, f *Foreseen) error
 	return nil
 }
 
+// batches remembers how long the sequences of batches that are not there yet may be.
+func (r *Rehearsal) batches(j *job, f *Foreseen) error {
+	p, err := decodeParams[datasets.BatchesParams](j.call.Params)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.planned[f.Ref] = mostLoad(p)
+	r.mu.Unlock()
+	return nil
+}
+
 // training counts steps and tokens from the plan, where there is one, and estimates memory, disk and time.
 func (r *Rehearsal) training(ctx context.Context, j *job, f *Foreseen) (*llama.Config, error) {
 	p, err := decodeCheckpoint(j.call.Params)
@@ -207,8 +221,10 @@ func (r *Rehearsal) training(ctx context.Context, j *job, f *Foreseen) (*llama.C
 	}
 	n := llama.MemoryPlan(config, dtype, llama.Placement{}, 0).Params
 	f.Forecast.Parameters, f.Forecast.DiskBytes = n, n*int64(dtype.Size())
-	var load train.Load
-	if known := !r.imaginedInput(j, "batches") && !r.imaginedInput(j, "tokens"); known {
+	r.mu.Lock()
+	load, imagined := r.planned[j.call.Inputs["batches"]]
+	r.mu.Unlock()
+	if !imagined {
 		plans, report, err := j.plans(ctx, "batches")
 		if err != nil {
 			return config, err
@@ -221,7 +237,11 @@ func (r *Rehearsal) training(ctx context.Context, j *job, f *Foreseen) (*llama.C
 		f.Forecast.Steps, f.Forecast.Tokens = report.Steps, report.Ledger.Computed
 		options.Steps = max(1, report.Steps)
 	}
-	memory, err := train.PlanMemory(config, options, train.Load{Tokens: max(load.Tokens, 1), Longest: load.Longest, MicroBatches: load.MicroBatches}, r.Device)
+	if err := checkContext(config, load.Longest); err != nil {
+		return config, err
+	}
+	load.Tokens = max(load.Tokens, 1)
+	memory, err := train.PlanMemory(config, options, load, r.Device)
 	f.Forecast.Memory = &memory
 	if err != nil {
 		return config, badConfig("%w", err)
@@ -270,7 +290,7 @@ func (r *Rehearsal) config(ctx context.Context, j *job, p datasets.CheckpointPar
 	case p.Model == nil:
 		return nil, badConfig("there is no model to start from")
 	case p.Model.Path != "":
-		c, err := llama.ReadConfig(p.Model.Path)
+		c, err := llama.ReadConfig(p.Model.Path, llama.WithRopeThetaScale(p.Model.RopeThetaScale, p.Model.MaxPositionEmbeddings))
 		if err != nil {
 			return nil, badData("model %s: %w", p.Model.Path, err)
 		}

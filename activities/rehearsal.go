@@ -13,6 +13,7 @@ import (
 	"github.com/longalign/longalign-go/datasets/artifact"
 	"github.com/longalign/longalign-go/gpu"
 	"github.com/longalign/longalign-go/gpu/llama"
+	"github.com/longalign/longalign-go/gpu/train"
 )
 
 // Rehearsal stands in for workers: it looks results up, makes those that cost nothing apart from the store, and
@@ -28,7 +29,8 @@ type Rehearsal struct {
 	steps []Foreseen
 	// imagined are results that a real run would have, with the model of those that hold one.
 	imagined map[artifact.Ref]*llama.Config
-	calls    map[string]Call // by key
+	planned  map[artifact.Ref]train.Load // what imagined batches have at most
+	calls    map[string]Call             // by key
 	speeds   []speed
 	measured map[string]float64
 }
@@ -53,7 +55,7 @@ func (a *Activities) Rehearse(ctx context.Context) (r *Rehearsal, done func() er
 	if err != nil {
 		return nil, nil, err
 	}
-	r = &Rehearsal{a: aside, imagined: map[artifact.Ref]*llama.Config{}, measured: map[string]float64{}, calls: map[string]Call{}}
+	r = &Rehearsal{a: aside, imagined: map[artifact.Ref]*llama.Config{}, planned: map[artifact.Ref]train.Load{}, measured: map[string]float64{}, calls: map[string]Call{}}
 	dev, err := a.device(ctx, "auto", "")
 	if err != nil {
 		return nil, nil, errors.Join(err, remove())

@@ -26,11 +26,13 @@ type ModelParams struct {
 	// Name names the model in tables; default: the last part of Path, or "new".
 	Name string `json:"name,omitempty" key:"-"`
 	// The shape of a new LLaMA model. The vocabulary is the tokenizer's.
-	HiddenSize            int     `json:"hidden_size,omitempty"`
-	IntermediateSize      int     `json:"intermediate_size,omitempty"`
-	NumHiddenLayers       int     `json:"num_hidden_layers,omitempty"`
-	NumAttentionHeads     int     `json:"num_attention_heads,omitempty"`
-	NumKeyValueHeads      int     `json:"num_key_value_heads,omitempty"`
+	HiddenSize        int `json:"hidden_size,omitempty"`
+	IntermediateSize  int `json:"intermediate_size,omitempty"`
+	NumHiddenLayers   int `json:"num_hidden_layers,omitempty"`
+	NumAttentionHeads int `json:"num_attention_heads,omitempty"`
+	NumKeyValueHeads  int `json:"num_key_value_heads,omitempty"`
+	// MaxPositionEmbeddings is the context in tokens. A model read from Path keeps its own unless this is longer; with
+	// RopeThetaScale the default is the longest sequence that is trained on.
 	MaxPositionEmbeddings int     `json:"max_position_embeddings,omitempty"`
 	RopeTheta             float64 `json:"rope_theta,omitempty"`
 	TieWordEmbeddings     bool    `json:"tie_word_embeddings,omitempty"`
@@ -57,7 +59,10 @@ func (p ModelParams) Validate() error {
 	if !(p.RopeThetaScale > 0) {
 		return paramError("rope_theta_scale", "%v must be positive", p.RopeThetaScale)
 	}
-	shape := []int{p.HiddenSize, p.IntermediateSize, p.NumHiddenLayers, p.NumAttentionHeads, p.NumKeyValueHeads, p.MaxPositionEmbeddings}
+	shape := []int{p.HiddenSize, p.IntermediateSize, p.NumHiddenLayers, p.NumAttentionHeads, p.NumKeyValueHeads}
+	if p.MaxPositionEmbeddings < 0 {
+		return paramError("max_position_embeddings", "%d is no number of tokens", p.MaxPositionEmbeddings)
+	}
 	if p.Path != "" {
 		if slices.ContainsFunc(shape, func(n int) bool { return n != 0 }) {
 			return paramError("path", "a model is either read from path or made anew with hidden_size and so on; remove one of them")
@@ -65,7 +70,7 @@ func (p ModelParams) Validate() error {
 		return nil
 	}
 	switch {
-	case slices.ContainsFunc(shape, func(n int) bool { return n < 1 }):
+	case p.MaxPositionEmbeddings == 0 || slices.ContainsFunc(shape, func(n int) bool { return n < 1 }):
 		return paramError("hidden_size", "a new model needs hidden_size, intermediate_size, num_hidden_layers, num_attention_heads and max_position_embeddings; or name a model's directory in path")
 	case p.HiddenSize%p.NumAttentionHeads != 0 || p.HiddenSize/p.NumAttentionHeads%2 != 0:
 		return paramError("num_attention_heads", "%d heads do not divide a width of %d into even parts", p.NumAttentionHeads, p.HiddenSize)

@@ -133,7 +133,7 @@ func (d *dryRun) print(w io.Writer, spec workflows.Spec) error {
 		if m := f.Forecast.Memory; m != nil && m.Total > 0 {
 			memory = size(m.Total)
 			if f.Forecast.Steps == 0 {
-				memory = "≥ " + memory
+				memory = "≤ " + memory
 			}
 		}
 		t.row(f.Stage, f.Cell, what, count(int64(f.Forecast.Steps)), count(f.Forecast.Tokens), count(int64(f.Forecast.Samples)), memory, seconds(f.Forecast.Seconds), bytesOrNone(f.Forecast.DiskBytes))

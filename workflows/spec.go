@@ -149,7 +149,19 @@ func (s Spec) fill() Spec {
 		p.Batches, p.Train = p.Batches.Defaults(), p.Train.Defaults()
 		s.Pretrain = &p
 	}
+	if s.Model.Path != "" && s.Model.RopeThetaScale != 1 && s.Model.MaxPositionEmbeddings == 0 {
+		// Who scales the base means to train at this length.
+		s.Model.MaxPositionEmbeddings = s.longest()
+	}
 	return s
+}
+
+// longest is the most tokens that a training sequence may have.
+func (s Spec) longest() int {
+	if s.Pretrain == nil {
+		return s.Tokens.MaxLength
+	}
+	return max(s.Tokens.MaxLength, s.Pretrain.Tokens.MaxLength)
 }
 
 // check validates each part, and what parts must have in common.
@@ -187,8 +199,12 @@ func (s Spec) check() error {
 	switch {
 	case s.Batches.MaxLength < s.Tokens.MaxLength && s.Batches.OverLength == datasets.ErrorOverLength:
 		return &SpecError{Key: "batches.max_length", Reason: fmt.Sprintf("%d is less than tokens.max_length, %d, so that a batch could not hold every sequence; raise it", s.Batches.MaxLength, s.Tokens.MaxLength)}
-	case s.Model.MaxPositionEmbeddings > 0 && s.Model.MaxPositionEmbeddings < s.Tokens.MaxLength:
-		return &SpecError{Key: "tokens.max_length", Reason: fmt.Sprintf("%d is more than the %d positions of the model; lower it or raise model.max_position_embeddings", s.Tokens.MaxLength, s.Model.MaxPositionEmbeddings)}
+	case s.Model.Path == "" && s.Model.MaxPositionEmbeddings < s.longest():
+		key := "tokens.max_length"
+		if s.longest() > s.Tokens.MaxLength {
+			key = "pretrain.tokens.max_length"
+		}
+		return &SpecError{Key: key, Reason: fmt.Sprintf("%d is more than the %d positions of the model; lower it or raise model.max_position_embeddings", s.longest(), s.Model.MaxPositionEmbeddings)}
 	case s.Model.Path == "" && s.Tokenizer.Path != "" && s.Pretrain == nil:
 		return &SpecError{Key: "model", Reason: "a new model that is not pre-trained knows nothing; add pretrain or name a model in model.path"}
 	}

@@ -192,6 +192,25 @@ func TestWhatIsLeftOutHasDefaults(t *testing.T) {
 	}
 }
 
+func TestTheContextIsExtendedToTheLongestSequence(t *testing.T) {
+	text := "name: x\ndocuments: {sources: [{path: c}]}\ntokens: {max_length: 65536}\nmodel: {path: models/llama}\n"
+	for name, tt := range map[string]struct {
+		sets []string
+		want int
+	}{
+		"where the base is scaled":          {[]string{"model.rope_theta_scale=200"}, 65536},
+		"that of pre-training too":          {[]string{"model.rope_theta_scale=200", "pretrain.tokens.max_length=131072"}, 131072},
+		"or to what is said":                {[]string{"model.rope_theta_scale=200", "model.max_position_embeddings=80000"}, 80000},
+		"and is the model's own without it": {nil, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := mustParse(t, text, tt.sets...).Model.MaxPositionEmbeddings; got != tt.want {
+				t.Errorf("%d, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestCellsAreMethodsTimesSeedsInTheFilesOrder(t *testing.T) {
 	cells, err := mustParse(t, tinySpec, "study.seeds=[5, 2]", "train.loss=token").Cells()
 	if err != nil {

@@ -149,13 +149,17 @@ func (c *Config) set(name string, v any) error {
 }
 
 // ScaleRope returns a copy of c for context extension: the rotary base is multiplied by scale (the paper
-// uses 200) and the context is extended to maxPositions, 0 keeping it.
+// uses 200) and the context is extended to maxPositions where it is shorter. It is an error where the file's rope_scaling takes
+// the context as what it scales from, so that an extension would change it too.
 func (c *Config) ScaleRope(scale float64, maxPositions int) (*Config, error) {
 	if !(scale > 0) || math.IsInf(scale, 0) {
 		return nil, fmt.Errorf("rope_theta_scale is %v; it must be positive", scale)
 	}
 	if maxPositions < 0 || maxPositions > 1<<30 {
 		return nil, fmt.Errorf("a context of %d tokens cannot be; it must be positive, or 0 to keep the model's", maxPositions)
+	}
+	if scale == 1 && maxPositions <= c.MaxPositions {
+		return c, nil
 	}
 	d := *c
 	d.RopeTheta *= scale
@@ -175,12 +179,21 @@ func (c *Config) ScaleRope(scale float64, maxPositions int) (*Config, error) {
 	default:
 		err = d.set("rope_theta", d.RopeTheta)
 	}
-	if err == nil && maxPositions > 0 {
+	if err == nil && maxPositions > c.MaxPositions {
 		d.MaxPositions = maxPositions
 		err = d.set(map[bool]string{true: "seq_length", false: "max_position_embeddings"}[c.Family == ChatGLM], maxPositions)
 	}
 	if err != nil {
 		return nil, err
+	}
+	data, err := d.JSON()
+	if err != nil {
+		return nil, err
+	}
+	if saved, err := ParseConfig(data); err != nil {
+		return nil, err
+	} else if d.RopeScaling.Type != "" && saved.RopeScaling != d.RopeScaling {
+		return nil, &ConfigError{[]string{"rope_scaling"}, fmt.Sprintf("%s scales from the context of %d tokens; extending that would change it: give it original_max_position_embeddings, or another factor", c.RopeScaling.Type, c.MaxPositions)}
 	}
 	return &d, nil
 }

@@ -173,6 +173,21 @@ func TestContextExtensionIsWrittenIntoTheConfig(t *testing.T) {
 	}
 }
 
+func TestAContextIsNeverShortenedNorChangesWhatRopeScalingScalesFrom(t *testing.T) {
+	c := parse(t, base)
+	same, err := c.ScaleRope(1, c.MaxPositions-1)
+	if err != nil || same != c {
+		t.Errorf("a shorter context: %+v, %v", same, err)
+	}
+	dynamic := parse(t, base.with(fields{"rope_scaling": fields{"type": "dynamic", "factor": 2.0}}))
+	if _, err := dynamic.ScaleRope(1, 2*dynamic.MaxPositions); err == nil || !strings.Contains(err.Error(), "rope_scaling: dynamic scales from the context") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := parse(t, families["llama 3.1"]).ScaleRope(1, 1<<20); err != nil {
+		t.Errorf("llama3's scaling names what it scales from: %v", err)
+	}
+}
+
 func TestShapesBecomeConfigs(t *testing.T) {
 	s := llama.Shape{Dim: 128, Layers: 4, Heads: 4, KVHeads: 2, FeedForward: 344, Vocab: 1024, Context: 1024, Tied: true, BOS: 1, EOS: 2}
 	c, err := s.Config()

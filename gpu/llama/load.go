@@ -49,7 +49,7 @@ type loading struct {
 	maxPositions int
 }
 
-// WithRopeThetaScale multiplies the rotary base for context extension and sets the context, 0 keeping it.
+// WithRopeThetaScale multiplies the rotary base for context extension (1 keeps it) and extends the context to at least maxPositions.
 func WithRopeThetaScale(scale float64, maxPositions int) LoadOption {
 	return func(l *loading) { l.ropeScale, l.maxPositions = scale, maxPositions }
 }
