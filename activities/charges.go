@@ -66,11 +66,11 @@ func (j *job) charge(ctx context.Context, m *artifact.Manifest) (reports.Charge,
 
 // trainingCharge adds the device's time.
 func (j *job) trainingCharge(ctx context.Context, m *artifact.Manifest, c reports.Charge) (reports.Charge, error) {
-	p, err := decodeCheckpoint(m.Params)
+	objective, err := objectiveOf(m.Params)
 	if err != nil {
 		return c, err
 	}
-	switch p.Objective {
+	switch objective {
 	case datasets.ObjectiveImport:
 		c.What = "importing a model"
 		return c, nil

@@ -37,8 +37,8 @@ func Cost(stage string, params json.RawMessage) string {
 			return "a judge"
 		}
 	case "checkpoint":
-		p, err := decodeCheckpoint(params)
-		if err != nil || p.Objective != datasets.ObjectiveImport {
+		objective, err := objectiveOf(params)
+		if err != nil || objective != datasets.ObjectiveImport {
 			return "a training"
 		}
 	}
