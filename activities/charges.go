@@ -54,7 +54,7 @@ func (j *job) charge(ctx context.Context, m *artifact.Manifest) (reports.Charge,
 			c.What = "judge"
 		}
 	case "predictions":
-		p, err := decodeParams[datasets.PredictionsStageParams](m.Params)
+		p, err := recordedParams[datasets.PredictionsStageParams](m.Params)
 		if err == nil && p.Answer != nil {
 			c.What = "answers to " + p.Answer.Benchmark
 		}

@@ -87,6 +87,19 @@ func decodeParams[P any](raw json.RawMessage) (P, error) {
 	return p, nil
 }
 
+// recordedParams reads parameters as a manifest has them. They are no call's: paths, addresses and whatever else means nothing to the
+// result are left out, so that what a call must have may lack, and digests stand for what calls hold whole.
+func recordedParams[P any](manifest json.RawMessage) (P, error) {
+	var p P
+	if err := json.Unmarshal(manifest, &p); err != nil {
+		return p, badData("parameters in a manifest: %w", err)
+	}
+	if d, ok := any(p).(interface{ Defaults() P }); ok {
+		p = d.Defaults()
+	}
+	return p, nil
+}
+
 // describeParams is decodeParams followed by meaning, for stages keyed by their parameters alone.
 func describeParams[P any](raw json.RawMessage) (json.RawMessage, error) {
 	p, err := decodeParams[P](raw)

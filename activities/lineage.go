@@ -215,7 +215,7 @@ func (t *tracer) training(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := decodeParams[datasets.TokensStageParams](m.Params)
+	p, err := recordedParams[datasets.TokensStageParams](m.Params)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,20 @@ func runPredictions(ctx context.Context, j *job) error {
 	if p.Answer != nil {
 		return runAnswers(ctx, j, p)
 	}
+	var instances []datasets.Instance
+	for i, err := range j.instances(ctx, "instructions", heldOutFile) {
+		if err != nil {
+			return err
+		}
+		if p.MaxInstances > 0 && len(instances) == p.MaxInstances {
+			break
+		}
+		instances = append(instances, i)
+	}
+	if len(instances) == 0 {
+		j.note("nothing is held out, so that there is no held-out loss: documents.held_out")
+		return j.put(ctx, "predictions.jsonl", "application/jsonl", strings.NewReader(""))
+	}
 	tok, err := j.tokenizer(ctx, "checkpoint")
 	if err != nil {
 		return err
@@ -48,19 +62,6 @@ func runPredictions(ctx context.Context, j *job) error {
 	}
 	defer model.Close()
 	pr := &predictor{p: p, template: template, tok: tok, model: model, room: min(p.MaxLength, model.Config().MaxPositions)}
-	var instances []datasets.Instance
-	for i, err := range j.instances(ctx, "instructions", heldOutFile) {
-		if err != nil {
-			return err
-		}
-		if p.MaxInstances > 0 && len(instances) == p.MaxInstances {
-			break
-		}
-		instances = append(instances, i)
-	}
-	if len(instances) == 0 {
-		return badData("there are no held-out instructions to predict; set documents.held_out")
-	}
 	var out strings.Builder
 	for n, instance := range instances {
 		select {

@@ -12,7 +12,7 @@ import (
 
 // Params are the parameters of the tables stage.
 type Params struct {
-	// Kind chooses the tables: demo or paper; default paper.
+	// Kind chooses the tables: demo (held-out loss, costs) or paper; default paper, and demo for a run without benchmarks and ratings.
 	Kind string `json:"kind"`
 	// Baseline is the method that paired differences are taken against; default the first.
 	Baseline string `json:"baseline,omitempty"`

@@ -392,7 +392,7 @@ func TestAStageSaysWhatItWaitsForAndHowItFailed(t *testing.T) {
 	}
 	env := w.env()
 	var asked atomic.Bool
-	call := activities.Call{Stage: "tokens", Params: []byte(`{}`), Label: "a/seed=1"}
+	call := activities.Call{Stage: "tokens", Params: []byte(`{}`), Label: "a/seed=1", Run: "a-1"}
 	call.Key = w.keyOf(call)
 	w.hold = func(activities.Call) bool { return !asked.Load() }
 	env.RegisterDelayedCallback(func() {

@@ -130,6 +130,9 @@ func (s Spec) fill() Spec {
 	if s.Batches.Seed == 0 {
 		s.Batches.Seed = s.Seed
 	}
+	if s.Tables.Kind == "" && s.Benchmarks == nil && s.Tables.Ratings == nil {
+		s.Tables.Kind = reports.KindDemo // the paper's tables would show nothing of ours
+	}
 	s.Batches, s.Predictions, s.Scores, s.Tables = s.Batches.Defaults(), s.Predictions.Defaults(), s.Scores.Defaults(), s.Tables.Defaults()
 	s.Benchmarks = s.fillBenchmarks()
 	if s.Pretrain != nil {
