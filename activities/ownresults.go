@@ -107,7 +107,7 @@ func (o *ownResults) tables(ctx context.Context, call Call) (Call, error) {
 	}
 	for _, c := range p.Cells {
 		j := &job{call: call}
-		for _, role := range append(cellRoles(c), j.benchmarkRoles(c)...) {
+		for _, role := range j.cellRoles(c) {
 			if ref, ok := call.Inputs[role]; ok {
 				in[role] = o.of(ctx, ref, c.Name)
 			}

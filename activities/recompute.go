@@ -21,8 +21,12 @@ import (
 func Cost(stage string, params json.RawMessage) string {
 	switch stage {
 	case "instructions":
-		p, err := decodeParams[datasets.InstructionsParams](params)
-		if err != nil || p.Teacher != "offline" {
+		// Of a call, or of a manifest, in which the prompts' digest stands for them.
+		var p struct {
+			Teacher  string
+			Endpoint json.RawMessage
+		}
+		if json.Unmarshal(params, &p) != nil || p.Endpoint != nil || p.Teacher != "" && p.Teacher != datasets.OfflineTeacher {
 			return "a teacher"
 		}
 	case "predictions":
@@ -116,6 +120,8 @@ func (r recomputation) params(m *artifact.Manifest) []json.RawMessage {
 	}
 	var spec struct {
 		Documents, Tokenizer, Model json.RawMessage
+		Instructions                datasets.InstructionsParams
+		Endpoints                   map[string]json.RawMessage
 		Benchmarks                  *datasets.BenchmarksParams
 		Tables                      reports.Params
 	}
@@ -132,6 +138,8 @@ func (r recomputation) params(m *artifact.Manifest) []json.RawMessage {
 		with(spec.Documents)
 	case "tokenizer":
 		with(spec.Tokenizer)
+	case "instructions":
+		return askedInstructions(m.Params, spec.Instructions.Prompts, spec.Endpoints[spec.Instructions.Teacher])
 	case "questions":
 		for _, b := range planned(spec.Benchmarks, m, r.run.Cells) {
 			if b.Questions != nil {
@@ -155,6 +163,26 @@ func (r recomputation) params(m *artifact.Manifest) []json.RawMessage {
 			p["model"] = spec.Model
 			with(mustMarshal(p))
 		}
+	}
+	return all
+}
+
+// askedInstructions are the parameters that instructions may have been asked for with. Their manifests hold the digest of the prompts alone, and
+// of an endpoint what its answers depend on: the prompts are the built-in ones or the run's, the endpoint is the run's.
+func askedInstructions(described json.RawMessage, prompts map[string]string, endpoint json.RawMessage) []json.RawMessage {
+	var p map[string]json.RawMessage
+	if json.Unmarshal(described, &p) != nil {
+		return []json.RawMessage{described}
+	}
+	delete(p, "prompts_digest")
+	delete(p, "samples")
+	if p["endpoint"] != nil && endpoint != nil {
+		p["endpoint"] = endpoint
+	}
+	all := []json.RawMessage{mustMarshal(p)}
+	if len(prompts) > 0 {
+		p["prompts"] = mustMarshal(prompts)
+		all = append(all, mustMarshal(p))
 	}
 	return all
 }

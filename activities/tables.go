@@ -79,10 +79,17 @@ func (j *job) study(ctx context.Context, p TablesParams, problem func(error) err
 		Name: p.Name, Kind: p.Kind, Title: p.Title, Description: p.Description, Methods: p.Methods, Baseline: p.Baseline,
 		Seed: p.Seed, Resamples: p.Resamples, Marks: p.Marks, Expected: p.Expected, Missing: p.Missing, Buckets: buckets(p.Buckets),
 	}
-	var err error
-	if s.Data, err = j.dataSummary(ctx); err != nil {
-		if err := problem(fmt.Errorf("data: %w", err)); err != nil {
-			return nil, err
+	for i, d := range j.dataOf(p) {
+		summary, err := j.dataSummary(ctx, d)
+		switch {
+		case err != nil:
+			if err := problem(fmt.Errorf("data: %w", err)); err != nil {
+				return nil, err
+			}
+		case i == 0:
+			s.Data = summary
+		default:
+			s.OtherData = append(s.OtherData, *summary)
 		}
 	}
 	for i, c := range p.Cells {
@@ -97,6 +104,7 @@ func (j *job) study(ctx context.Context, p TablesParams, problem func(error) err
 		}
 		j.report(ctx, Progress{Done: int64(i + 1), Total: int64(len(p.Cells)), Unit: "cell"})
 	}
+	var err error
 	if s.Ratings, err = j.readRatings(ctx, p.Ratings); err != nil {
 		if err := problem(fmt.Errorf("ratings: %w", err)); err != nil {
 			return nil, err
@@ -245,7 +253,7 @@ func buckets(begins []int) []reports.Bucket {
 
 // cellData gathers one cell's scores, loss shares, cost and learning curve.
 func (j *job) cellData(ctx context.Context, p TablesParams, c TablesCell, ranges []reports.Bucket) (reports.CellData, error) {
-	d := reports.CellData{Method: c.Method, Seed: int(c.Seed), Model: c.Model, Dataset: p.Dataset}
+	d := reports.CellData{Method: c.Method, Seed: int(c.Seed), Model: c.Model, Dataset: p.datasetOf(c.Method)}
 	scores, batches, checkpoint := "scores/"+c.Name, "batches/"+c.Name, "checkpoint/"+c.Name
 	var made Scores
 	if err := j.readJSON(ctx, scores, "scores.json", &made); err != nil {
@@ -263,14 +271,15 @@ func (j *job) cellData(ctx context.Context, p TablesParams, c TablesCell, ranges
 	if err != nil {
 		return d, err
 	}
-	set, err := j.sequenceIndex(ctx, "tokens")
+	tokens := j.dataRole("tokens", c.Name)
+	set, err := j.sequenceIndex(ctx, tokens)
 	if err != nil {
 		return d, err
 	}
 	if d.LossShare, err = lossShares(plans, c.Loss, set.Targets(), set.Weights(), ranges); err != nil {
 		return d, err
 	}
-	d.ShareSources = []string{reports.Source(j.call.Inputs[batches]), reports.Source(j.call.Inputs["tokens"])}
+	d.ShareSources = []string{reports.Source(j.call.Inputs[batches]), reports.Source(j.call.Inputs[tokens])}
 	if d.Timing, err = j.timing(ctx, checkpoint, plans, report, p.Devices); err != nil {
 		return d, err
 	}
@@ -375,77 +384,6 @@ func (j *job) curve(ctx context.Context, role string) ([]reports.CurvePoint, err
 	}
 }
 
-// dataSummary says what the study was trained and tested on.
-func (j *job) dataSummary(ctx context.Context) (*reports.DataSummary, error) {
-	if !j.hasInput("documents") {
-		return nil, nil // every cell failed before there was data
-	}
-	var d datasets.DocumentsReport
-	if err := j.readJSON(ctx, "documents", "report.json", &d); err != nil {
-		return nil, err
-	}
-	s := &reports.DataSummary{}
-	kept, heldOutOf, tokens := map[string]int{}, map[string]int{}, map[string]int64{}
-	for doc, err := range j.documents(ctx) {
-		if err != nil {
-			return nil, err
-		}
-		kept[doc.Source]++
-		if doc.Split == datasets.SplitHeldOut {
-			heldOutOf[doc.Source]++
-		}
-		tokens[doc.Source] += int64(doc.Tokens)
-	}
-	for _, name := range slices.Sorted(maps.Keys(kept)) {
-		s.Documents = append(s.Documents, reports.Count{Name: name, N: kept[name], HeldOut: heldOutOf[name], Tokens: tokens[name]})
-	}
-	for _, reason := range slices.Sorted(maps.Keys(d.Dropped)) {
-		s.Dropped = append(s.Dropped, reports.Count{Name: reason, N: d.Dropped[reason]})
-	}
-	answers := map[datasets.TaskType][]int{}
-	heldOut := map[datasets.TaskType]int{}
-	for i, err := range j.instances(ctx, "instructions", trainFile) {
-		if err != nil {
-			return nil, err
-		}
-		if i.Meta != nil {
-			answers[i.Meta.Task] = append(answers[i.Meta.Task], i.Meta.AnswerTokens)
-		}
-	}
-	for i, err := range j.instances(ctx, "instructions", heldOutFile) {
-		if err != nil {
-			return nil, err
-		}
-		if i.Meta != nil {
-			heldOut[i.Meta.Task]++
-		}
-	}
-	for _, task := range datasets.TaskTypes {
-		if n := answers[task]; len(n) > 0 || heldOut[task] > 0 {
-			slices.Sort(n)
-			c := reports.TaskCount{Task: string(task), Train: len(n), HeldOut: heldOut[task]}
-			if len(n) > 0 {
-				c.MedianAnswer = n[len(n)/2]
-			}
-			s.Instances = append(s.Instances, c)
-		}
-	}
-	set, err := j.sequenceIndex(ctx, "tokens")
-	if err != nil {
-		return nil, err
-	}
-	s.AnswerLengths, s.InputLengths = set.Targets(), set.Lengths()
-	for _, role := range []string{"documents", "instructions", "tokens"} {
-		s.Sources = append(s.Sources, reports.Source(j.call.Inputs[role]))
-	}
-	return s, nil
-}
-
-// cellRoles are the inputs of the tables stage that every cell has.
-func cellRoles(c TablesCell) []string {
-	return []string{"batches/" + c.Name, "checkpoint/" + c.Name, "scores/" + c.Name}
-}
-
 // lineage lists every manifest the study rests on, with the cells that used it.
 func (j *job) lineage(ctx context.Context, p TablesParams) ([]reports.StageUse, error) {
 	cells := map[artifact.Ref]map[string]bool{}
@@ -475,7 +413,7 @@ func (j *job) lineage(ctx context.Context, p TablesParams) ([]reports.StageUse, 
 		return nil
 	}
 	for _, c := range p.Cells {
-		for _, role := range append(cellRoles(c), j.benchmarkRoles(c)...) {
+		for _, role := range j.cellRoles(c) {
 			if err := walk(j.call.Inputs[role], c.Name); err != nil {
 				return nil, err
 			}

@@ -116,8 +116,8 @@ func exactOf(m Metric, cells []CellData) (float64, bool) {
 // sameQuestions tells whether two studies' samples of a metric answer the same questions. Samples are numbered within a set of
 // questions, so that equal numbers mean nothing between different sets.
 func sameQuestions(a, b *Study, m Metric, as, bs []CellData) bool {
-	qa, knownA := a.questions(m, as)
-	qb, knownB := b.questions(m, bs)
+	qa, knownA := a.questions(m, as, "instructions", "questions")
+	qb, knownB := b.questions(m, bs, "instructions", "questions")
 	if !knownA || !knownB {
 		// What was lost may still be known to be the same: the very scores of the other study.
 		return slices.Equal(sourcesOf(m, as), sourcesOf(m, bs)) && len(sourcesOf(m, as)) > 0
@@ -134,9 +134,17 @@ func sourcesOf(m Metric, cells []CellData) []string {
 	return all
 }
 
-// questions returns digests of what the cells' samples were asked, in order; known is false where a result on the way is not
+// sameHeldOut tells whether the samples of two of the study's methods may be paired. Held-out instructions are numbered within a set of
+// them, and methods that differ in documents or instructions have different sets. Benchmarks' samples have names of their own.
+func (s *Study) sameHeldOut(m Metric, as, bs []CellData) bool {
+	qa, knownA := s.questions(m, as, "instructions")
+	qb, knownB := s.questions(m, bs, "instructions")
+	return !knownA || !knownB || slices.Equal(qa, qb)
+}
+
+// questions returns digests of what the cells' samples were asked in results of some stages, in order; known is false where a result on the way is not
 // among the study's. Scores from files have none: their samples have the names that the files give them.
-func (s *Study) questions(m Metric, cells []CellData) (digests []string, known bool) {
+func (s *Study) questions(m Metric, cells []CellData, stages ...string) (digests []string, known bool) {
 	known = true
 	find := func(is func(*artifact.Manifest) bool) *artifact.Manifest {
 		for _, u := range s.Stages {
@@ -154,12 +162,12 @@ func (s *Study) questions(m Metric, cells []CellData) (digests []string, known b
 		}
 		for _, role := range slices.Sorted(maps.Keys(of.Inputs)) {
 			ref := of.Inputs[role]
-			switch ref.Stage {
-			case "instructions", "questions":
+			switch {
+			case slices.Contains(stages, ref.Stage):
 				if q := find(func(m *artifact.Manifest) bool { return m.Stage == ref.Stage && m.Key == ref.Key }); q != nil {
 					digests = union(digests, []string{asked(q)})
 				}
-			case "predictions", "judgments":
+			case ref.Stage == "predictions" || ref.Stage == "judgments":
 				walk(find(func(m *artifact.Manifest) bool { return m.Stage == ref.Stage && m.Key == ref.Key }))
 			}
 		}

@@ -9,7 +9,6 @@ const keptSection = "kept"
 
 // DocumentTable says which documents were kept, how many of them for testing alone, and why others were not.
 func DocumentTable(s *Study) *Table {
-	d := s.Data
 	t := &Table{
 		Name:  "documents",
 		Title: "Documents",
@@ -19,43 +18,65 @@ func DocumentTable(s *Study) *Table {
 			{Name: "held out"},
 			{Name: "tokens"},
 		},
-		Marks:     slices.Clone(d.Marks),
 		Footnotes: slices.Clone(s.Footnotes),
 	}
-	for _, part := range []struct {
-		name   string
-		counts []Count
-	}{{keptSection, d.Documents}, {"dropped", d.Dropped}} {
-		total := Count{Name: "all " + part.name}
-		for _, c := range part.counts {
-			t.Rows = append(t.Rows, countRow(part.name, c, d.Sources))
-			total.N += c.N
-			total.Tokens += c.Tokens
-			total.HeldOut += c.HeldOut
-		}
-		if len(part.counts) != 1 {
-			t.Rows = append(t.Rows, countRow(part.name, total, d.Sources))
-		}
+	for _, d := range s.ofDocuments() {
+		t.Marks = union(t.Marks, d.Marks)
+		t.Rows = append(t.Rows, d.documentRows(keptSection, d.Documents)...)
+		t.Rows = append(t.Rows, d.documentRows("dropped", d.Dropped)...)
 	}
 	return t
 }
 
-func countRow(section string, c Count, sources []string) Row {
+// ofDocuments are the study's data that differ in their documents: instructions may differ where documents do not.
+func (s *Study) ofDocuments() []DataSummary {
+	var out []DataSummary
+	for _, d := range s.data() {
+		i := slices.IndexFunc(out, func(o DataSummary) bool {
+			return slices.Equal(o.Documents, d.Documents) && slices.Equal(o.Dropped, d.Dropped)
+		})
+		if i < 0 {
+			out = append(out, *d)
+			continue
+		}
+		out[i].Name += ", " + d.Name
+	}
+	if len(out) == 1 {
+		out[0].Name = ""
+	}
+	return out
+}
+
+func (d *DataSummary) documentRows(part string, counts []Count) []Row {
+	var rows []Row
+	total := Count{Name: "all " + part}
+	for _, c := range counts {
+		rows = append(rows, d.documentRow(part, c))
+		total.N += c.N
+		total.Tokens += c.Tokens
+		total.HeldOut += c.HeldOut
+	}
+	if len(counts) != 1 {
+		rows = append(rows, d.documentRow(part, total))
+	}
+	return rows
+}
+
+func (d *DataSummary) documentRow(part string, c Count) Row {
 	tokens := Blank()
 	if c.Tokens > 0 {
-		tokens = Cell{Value: float64(c.Tokens), Sources: sources}
+		tokens = Cell{Value: float64(c.Tokens), Sources: d.Sources}
 	}
 	heldOut := Blank()
-	if section == keptSection {
-		heldOut = Cell{Value: float64(c.HeldOut), Sources: sources}
+	if part == keptSection {
+		heldOut = Cell{Value: float64(c.HeldOut), Sources: d.Sources}
 	}
-	return Row{Section: section, Cells: []Cell{Label(c.Name), {Value: float64(c.N), Sources: sources}, heldOut, tokens}}
+	return Row{Section: d.of(part), Cells: []Cell{Label(c.Name), {Value: float64(c.N), Sources: d.Sources}, heldOut, tokens}}
 }
 
 // InstanceTable says how many instances there are of each task, and how long the
 // training answers are.
 func InstanceTable(s *Study) *Table {
-	d := s.Data
 	t := &Table{
 		Name:  "instances",
 		Title: "Instances by task and by answer length",
@@ -65,9 +86,18 @@ func InstanceTable(s *Study) *Table {
 			{Name: "held out"},
 			{Name: "median answer", Unit: "tokens"},
 		},
-		Marks:     slices.Clone(d.Marks),
 		Footnotes: slices.Clone(s.Footnotes),
 	}
+	for _, d := range s.data() {
+		t.Marks = union(t.Marks, d.Marks)
+		t.Rows = append(t.Rows, d.instanceRows(s.buckets())...)
+	}
+	return t
+}
+
+func (d *DataSummary) instanceRows(buckets []Bucket) []Row {
+	var rows []Row
+	tasks := d.of("tasks")
 	number := func(v int) Cell { return Cell{Value: float64(v), Sources: d.Sources} }
 	total := TaskCount{}
 	for _, c := range d.Instances {
@@ -75,7 +105,7 @@ func InstanceTable(s *Study) *Table {
 		if c.MedianAnswer > 0 {
 			median = number(c.MedianAnswer)
 		}
-		t.Rows = append(t.Rows, Row{Section: "tasks", Cells: []Cell{Label(c.Task), number(c.Train), number(c.HeldOut), median}})
+		rows = append(rows, Row{Section: tasks, Cells: []Cell{Label(c.Task), number(c.Train), number(c.HeldOut), median}})
 		total.Train += c.Train
 		total.HeldOut += c.HeldOut
 	}
@@ -84,26 +114,24 @@ func InstanceTable(s *Study) *Table {
 	if len(lengths) > 0 {
 		all = number(lengths[(len(lengths)-1)/2])
 	}
-	t.Rows = append(t.Rows, Row{Section: "tasks", Cells: []Cell{Label("all tasks"), number(total.Train), number(total.HeldOut), all}})
+	rows = append(rows, Row{Section: tasks, Cells: []Cell{Label("all tasks"), number(total.Train), number(total.HeldOut), all}})
 	if len(lengths) == 0 {
-		return t
+		return rows
 	}
-	for _, b := range s.buckets() {
-		n := 0
+	for _, b := range buckets {
 		var inside []int
 		for _, l := range lengths {
 			if b.Contains(l) {
-				n++
 				inside = append(inside, l)
 			}
 		}
 		median := Blank()
-		if n > 0 {
+		if n := len(inside); n > 0 {
 			median = number(inside[(n-1)/2])
 		}
-		t.Rows = append(t.Rows, Row{Section: "drawn for training, by answer length", Cells: []Cell{Label(b.String() + " tokens"), number(n), Blank(), median}})
+		rows = append(rows, Row{Section: d.of("drawn for training, by answer length"), Cells: []Cell{Label(b.String() + " tokens"), number(len(inside)), Blank(), median}})
 	}
-	return t
+	return rows
 }
 
 // ExpectationTable sets what was expected before the run against what came out.

@@ -215,6 +215,23 @@ func TaskTable(s *Study) *Table {
 	}, columns)
 }
 
+// countedData returns a cell for each of the study's data, told apart by how many sequences and target tokens there are.
+func (s *Study) countedData() []*CellData {
+	var out []*CellData
+	for i := range s.Cells {
+		c := &s.Cells[i]
+		same := func(o *CellData) bool {
+			return slices.EqualFunc(o.LossShare, c.LossShare, func(a, b Share) bool {
+				return a.Bucket == b.Bucket && a.Sequences == b.Sequences && a.Targets == b.Targets
+			})
+		}
+		if len(c.LossShare) > 0 && !slices.ContainsFunc(out, same) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
 // LossShareTable shows which part of the training loss answers of each length have, per
 // method. It is counted from the plan: the sum of the loss coefficients of their tokens.
 func LossShareTable(s *Study) *Table {
@@ -248,14 +265,18 @@ func LossShareTable(s *Study) *Table {
 		}
 		return nil
 	}
-	if i := slices.IndexFunc(s.Cells, func(c CellData) bool { return len(c.LossShare) > 0 }); i >= 0 {
-		c := &s.Cells[i]
+	counted := s.countedData()
+	for _, c := range counted {
 		var sequences, targets float64
 		for _, sh := range c.LossShare {
 			sequences += float64(sh.Sequences)
 			targets += float64(sh.Targets)
 		}
-		a, b := Row{Cells: []Cell{Label("of the sequences")}}, Row{Cells: []Cell{Label("of the target tokens")}}
+		of := ""
+		if len(counted) > 1 {
+			of = ", " + s.label(c.Method)
+		}
+		a, b := Row{Cells: []Cell{Label("of the sequences" + of)}}, Row{Cells: []Cell{Label("of the target tokens" + of)}}
 		for _, bucket := range buckets {
 			sh := shareOf(c, bucket)
 			if sh == nil || sequences == 0 || targets == 0 {

@@ -132,11 +132,11 @@ func (s *Study) paperTable(name, title string, rows []paper.Row, label func(pape
 // Table 3 if no other table has it, into Table 2 if it was trained as its rows were.
 func (s *Study) ownRow(table string, m Method, c CellData) bool {
 	published := slices.ContainsFunc(slices.Concat(paper.Table2(), paper.Table3(), paper.Table4()), func(r paper.Row) bool {
-		return (m.Name == r.Method || m.Published == r.Method) && c.Model == r.Model && c.Dataset == r.Dataset
+		return m.Published == r.Method && c.Model == r.Model && c.Dataset == r.Dataset
 	})
 	switch table {
 	case "data":
-		return !published && (m.Name == paper.Weighting || m.Published == paper.Weighting)
+		return !published && m.Published == paper.Weighting
 	case "training":
 		return !published
 	}
@@ -156,7 +156,7 @@ func hasPaperScores(c CellData) bool {
 func (s *Study) matching(r paper.Row) []CellData {
 	var out []CellData
 	for _, m := range s.methods() {
-		if m.Name != r.Method && m.Published != r.Method {
+		if m.Published != r.Method {
 			continue
 		}
 		for _, c := range s.of(m.Name) {

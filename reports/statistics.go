@@ -282,6 +282,9 @@ func (c Contrast) Differs() bool {
 
 // contrast compares the cells of two methods, which differ in the seed only.
 func (s *Study) contrast(m Metric, as, bs []CellData) Contrast {
+	if !s.sameHeldOut(m, as, bs) {
+		return Contrast{Unpaired: "they were asked different held-out instructions"}
+	}
 	for _, c := range slices.Concat(as, bs) {
 		if by := c.Scores[m.Name].AnsweredBy; by != "" && m.Bucket == nil {
 			return Contrast{Unpaired: by + " answered in place of the methods' models"}

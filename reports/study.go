@@ -39,9 +39,11 @@ type Study struct {
 	// Marks are footnotes that hold for every result of the study, such as NoteTiny.
 	Marks []string `json:"marks,omitempty"`
 	// Footnotes define marks that are not standard ones.
-	Footnotes []Footnote    `json:"footnotes,omitempty"`
-	Cells     []CellData    `json:"cells"`
+	Footnotes []Footnote `json:"footnotes,omitempty"`
+	Cells     []CellData `json:"cells"`
+	// Data is what the first cell was trained and tested on, OtherData what those were whose data differ.
 	Data      *DataSummary  `json:"data,omitempty"`
+	OtherData []DataSummary `json:"other_data,omitempty"`
 	Expected  []Expectation `json:"expected,omitempty"`
 	// Missing says which cells have no result, and why: "method=sorted,seed=2": "…".
 	Missing map[string]string `json:"missing,omitempty"`
@@ -69,6 +71,8 @@ type Method struct {
 	// Published is the name that the published tables use: "naive", "sorted", "packing",
 	// "packing+loss weighting"; empty if there is none.
 	Published string `json:"published,omitempty"`
+	// Dataset is the published name of what it was trained on, where methods differ in that.
+	Dataset string `json:"dataset,omitempty"`
 }
 
 // CellData is one cell of the study's grid: one trained model and what was measured of it.
@@ -201,8 +205,10 @@ type NeedleGrid struct {
 	AnsweredBy string `json:"answered_by,omitempty"`
 }
 
-// DataSummary says what the study was trained and tested on.
+// DataSummary says what cells were trained and tested on.
 type DataSummary struct {
+	// Name tells it from the study's other data: data sets, or methods; empty where all cells have the same.
+	Name      string  `json:"name,omitempty"`
 	Documents []Count `json:"documents,omitempty"` // kept, by kind or source
 	Dropped   []Count `json:"dropped,omitempty"`   // by reason
 	// Instances by task, for training and held out.
@@ -284,6 +290,26 @@ func (s *Study) methods() []Method {
 		}
 	}
 	return out
+}
+
+// data are all data that the study's cells were trained and tested on.
+func (s *Study) data() []*DataSummary {
+	if s.Data == nil {
+		return nil
+	}
+	out := []*DataSummary{s.Data}
+	for i := range s.OtherData {
+		out = append(out, &s.OtherData[i])
+	}
+	return out
+}
+
+// of is "name: part", or part alone where all cells have the same data.
+func (d *DataSummary) of(part string) string {
+	if d.Name == "" {
+		return part
+	}
+	return d.Name + ": " + part
 }
 
 // baseline returns the method that others are compared with, "" if there is but one.

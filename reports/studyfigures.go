@@ -13,9 +13,16 @@ import (
 // Figures draws every figure that the study has numbers for, and says why others failed.
 // A figure without numbers is left out silently: its table says that they are missing.
 func Figures(s *Study) (figures []*Figure, problems []string) {
-	makers := []func(*Study) (*Figure, error){LossShareFigure, LossChangeFigure, TimeFigure, CurvesFigure, LengthsFigure, AnswersFigure}
+	makers := []func(*Study) (*Figure, error){LossShareFigure, LossChangeFigure, TimeFigure, CurvesFigure}
+	lengths := []func(*Study, int) (*Figure, error){LengthsFigure, AnswersFigure}
 	if s.Kind == KindPaper {
-		makers = []func(*Study) (*Figure, error){OverviewFigure, LeaderboardFigure, LengthsFigure, TimeFigure, CurvesFigure}
+		makers = []func(*Study) (*Figure, error){OverviewFigure, LeaderboardFigure, TimeFigure, CurvesFigure}
+		lengths = lengths[:1]
+	}
+	for i := range s.data() {
+		for _, draw := range lengths {
+			makers = append(makers, func(s *Study) (*Figure, error) { return draw(s, i) })
+		}
 	}
 	for _, m := range s.methods() {
 		makers = append(makers, func(s *Study) (*Figure, error) { return NeedleFigure(s, m.Name) })
@@ -199,24 +206,29 @@ func CurvesFigure(s *Study) (*Figure, error) {
 	return LearningCurves(f, series, decay)
 }
 
-// LengthsFigure is Figure 3: the training sequences' lengths.
-func LengthsFigure(s *Study) (*Figure, error) {
-	f := Figure{Name: "lengths", Title: "Length of the training sequences"}
-	if s.Data == nil {
-		return nil, fmt.Errorf("figure %s: %w", f.Name, ErrNoData)
-	}
-	f.Marks, f.Sources = slices.Clone(s.Data.Marks), slices.Clone(s.Data.Sources)
-	return LengthHistogram(f, s.Data.InputLengths)
+// LengthsFigure is Figure 3: the lengths of the training sequences in the study's i-th data.
+func LengthsFigure(s *Study, i int) (*Figure, error) {
+	return s.lengthFigure("lengths", "Length of the training sequences", i, func(d *DataSummary) []int { return d.InputLengths })
 }
 
-// AnswersFigure shows the training answers' lengths.
-func AnswersFigure(s *Study) (*Figure, error) {
-	f := Figure{Name: "answers", Title: "Length of the training answers"}
-	if s.Data == nil {
-		return nil, fmt.Errorf("figure %s: %w", f.Name, ErrNoData)
+// AnswersFigure shows the lengths of the training answers in the study's i-th data.
+func AnswersFigure(s *Study, i int) (*Figure, error) {
+	return s.lengthFigure("answers", "Length of the training answers", i, func(d *DataSummary) []int { return d.AnswerLengths })
+}
+
+func (s *Study) lengthFigure(name, title string, i int, lengths func(*DataSummary) []int) (*Figure, error) {
+	all := s.data()
+	if i >= len(all) {
+		return nil, fmt.Errorf("figure %s: %w", name, ErrNoData)
 	}
-	f.Marks, f.Sources = slices.Clone(s.Data.Marks), slices.Clone(s.Data.Sources)
-	return LengthHistogram(f, s.Data.AnswerLengths)
+	f := Figure{Name: name, Title: title, Marks: slices.Clone(all[i].Marks), Sources: slices.Clone(all[i].Sources)}
+	if i > 0 {
+		f.Name = fmt.Sprintf("%s-%d", name, i+1)
+	}
+	if all[i].Name != "" {
+		f.Title += ": " + all[i].Name
+	}
+	return LengthHistogram(f, lengths(all[i]))
 }
 
 // NeedleFigure is Figure 4 for one method: the grid of its first seed that has one.

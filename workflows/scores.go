@@ -1,14 +1,18 @@
 package workflows
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
+	"slices"
 
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/longalign/longalign-go/activities"
 	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/artifact"
+	"github.com/longalign/longalign-go/reports"
+	"github.com/longalign/longalign-go/reports/paper"
 )
 
 // predictions asks the model about the held-out instructions.
@@ -32,8 +36,11 @@ func tablesOf(spec Spec, cells []Cell, scored map[string]Scored, failed map[stri
 	p := activities.TablesParams{Params: spec.Tables, Name: spec.Name, Title: spec.Title, Description: spec.Description, Buckets: spec.Scores.Buckets, Missing: maps.Clone(failed)}
 	if spec.Study != nil {
 		for _, m := range spec.Study.Methods {
-			p.Methods = append(p.Methods, activities.TablesMethod{Name: m.Name, Label: m.Label, Published: m.Published})
+			p.Methods = append(p.Methods, activities.TablesMethod{Name: m.Name, Label: m.Label, Published: m.Published, Dataset: m.Dataset})
 		}
+	}
+	if spec.Tables.Kind == reports.KindPaper {
+		p.Methods = published(p.Methods, cells, spec.Tables.Dataset)
 	}
 	in := inputs{}
 	for _, c := range cells {
@@ -42,11 +49,61 @@ func tablesOf(spec Spec, cells []Cell, scored map[string]Scored, failed map[stri
 			continue
 		}
 		p.Cells = append(p.Cells, activities.TablesCell{Name: c.Name, Method: c.Method, Seed: c.Seed, Model: c.Spec.modelName(), Loss: c.Spec.Train.Loss})
-		in["documents"], in["instructions"], in["tokens"] = done.Documents, done.Instructions, done.Tokens
+		// The data are the first cell's. A cell trained on others brings its own.
+		for role, ref := range (inputs{"documents": done.Documents, "instructions": done.Instructions, "tokens": done.Tokens}) {
+			if first, ok := in[role]; !ok {
+				in[role] = ref
+			} else if first != ref {
+				in[activities.DataRole(role, c.Name)] = ref
+			}
+		}
 		in["batches/"+c.Name], in["checkpoint/"+c.Name], in["scores/"+c.Name] = done.Batches, done.Checkpoint, done.Scores
 		benchmarkInputs(c.Name, done.Benchmarks, in)
 	}
 	return p, in
+}
+
+// published fills in which of the paper's rows methods stand beside: that of how they batch and weight, unless the file names one. Packs
+// with every answer weighted alike are the paper's own recipe, whatever the method is called. Of several methods that could, which differ in
+// something else, none does.
+func published(methods []activities.TablesMethod, cells []Cell, dataset string) []activities.TablesMethod {
+	claims := map[publishedPlace][]int{}
+	for _, c := range cells {
+		i := slices.IndexFunc(methods, func(m activities.TablesMethod) bool { return m.Name == c.Method })
+		if i < 0 {
+			i = len(methods)
+			methods = append(methods, activities.TablesMethod{Name: c.Method})
+		}
+		row := cmp.Or(methods[i].Published, publishedRow(c.Spec.Batches.Method, c.Spec.Train.Loss))
+		place := publishedPlace{row, c.Spec.modelName(), cmp.Or(methods[i].Dataset, dataset)}
+		if !slices.Contains(claims[place], i) {
+			claims[place] = append(claims[place], i)
+		}
+	}
+	for place, by := range claims {
+		if len(by) == 1 {
+			methods[by[0]].Published = place.row
+		}
+	}
+	return methods
+}
+
+// publishedPlace is a row of the paper's tables: a method of its, a model, a data set.
+type publishedPlace struct{ row, model, dataset string }
+
+// publishedRow is the paper's name for a way of batching and weighting, "" where it has none.
+func publishedRow(method datasets.Method, loss datasets.Loss) string {
+	switch {
+	case method == datasets.MethodPacking && loss == datasets.LossPack:
+		return paper.Packing
+	case method == datasets.MethodPacking && loss == datasets.LossLongAlign:
+		return paper.Weighting
+	case method == datasets.MethodNaive && loss == datasets.LossLongAlign:
+		return paper.Naive
+	case method == datasets.MethodSorted && loss == datasets.LossLongAlign:
+		return paper.Sorted
+	}
+	return ""
 }
 
 // RecordedTables is the call for a run's tables by its record alone: the results that it lists, whichever version of this program made

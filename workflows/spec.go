@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -72,9 +73,11 @@ type StudySpec struct {
 // MethodSpec is a column of the grid: a name, and what differs from the experiment.
 type MethodSpec struct {
 	Name string `json:"name"`
-	// Label is what tables print; Published the row of the paper it compares with.
+	// Label is what tables print; Published the row of the paper it stands beside, by default that of its batching and loss.
 	Label     string `json:"label,omitempty"`
 	Published string `json:"published,omitempty"`
+	// Dataset is the published name of what it was trained on, where methods differ in that; default tables.dataset.
+	Dataset string `json:"dataset,omitempty"`
 	// Set maps dotted keys of the experiment to other values. They stay as written: decoded, long seeds would lose digits.
 	Set map[string]json.RawMessage `json:"set,omitempty"`
 }
@@ -240,10 +243,32 @@ func (s Spec) checkTables() error {
 	if b := s.Tables.Baseline; b != "" && !slices.Contains(methods, b) {
 		return &SpecError{Key: "tables.baseline", Reason: fmt.Sprintf("%q is no method of the study; use %s", b, strings.Join(methods, " or "))}
 	}
+	if err := s.checkPublished(); err != nil {
+		return err
+	}
 	for i, e := range s.Tables.Expected {
 		if err := e.Validate(methods); err != nil {
 			return &SpecError{Key: fmt.Sprintf("tables.expected.%d", i), Reason: err.Error()}
 		}
+	}
+	return nil
+}
+
+// checkPublished checks that no two methods are said to stand beside the same published row, whose value would be their mean.
+func (s Spec) checkPublished() error {
+	cells, err := s.Cells()
+	if err != nil || s.Tables.Kind != reports.KindPaper {
+		return err
+	}
+	by := map[publishedPlace]string{}
+	for i, m := range s.Study.Methods {
+		c := cells[i*len(s.Study.Seeds)].Spec
+		place := publishedPlace{m.Published, c.modelName(), cmp.Or(m.Dataset, s.Tables.Dataset)}
+		if other, taken := by[place]; taken && m.Published != "" {
+			return &SpecError{Key: fmt.Sprintf("study.methods.%d.published", i), Reason: fmt.Sprintf("%q of the same model and data set is also %s's; "+
+				"give it to one of them, or name the data set that %s is trained on (dataset: LongAlign-5k)", m.Published, other, m.Name)}
+		}
+		by[place] = m.Name
 	}
 	return nil
 }

@@ -1,0 +1,157 @@
+package activities
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/reports"
+)
+
+// DataRole is the input of the tables stage that holds the documents, instructions or tokens of a cell, where they are not those of
+// the study's first cell.
+func DataRole(role, cell string) string { return role + "/" + cell }
+
+// dataRole is the input that holds a cell's documents, instructions or tokens.
+func (j *job) dataRole(role, cell string) string {
+	if own := DataRole(role, cell); j.hasInput(own) {
+		return own
+	}
+	return role
+}
+
+// cellRoles are the inputs that are a cell's alone.
+func (j *job) cellRoles(c TablesCell) []string {
+	roles := []string{"batches/" + c.Name, "checkpoint/" + c.Name, "scores/" + c.Name}
+	for _, role := range []string{"documents", "instructions", "tokens"} {
+		if own := DataRole(role, c.Name); j.hasInput(own) {
+			roles = append(roles, own)
+		}
+	}
+	return append(roles, j.benchmarkRoles(c)...)
+}
+
+// datasetOf is the published name of what a method was trained on.
+func (p TablesParams) datasetOf(method string) string {
+	for _, m := range p.Methods {
+		if m.Name == method && m.Dataset != "" {
+			return m.Dataset
+		}
+	}
+	return p.Dataset
+}
+
+// cellsData are the inputs that hold what some of a study's cells were trained and tested on.
+type cellsData struct {
+	// name tells them from those of the other cells: data sets, or methods; "" where all cells have the same.
+	name                            string
+	documents, instructions, tokens string
+}
+
+// dataOf lists the data of a study's cells, each once, those of the first cell first.
+func (j *job) dataOf(p TablesParams) []cellsData {
+	if !j.hasInput("documents") {
+		return nil // every cell failed before there was data
+	}
+	var out []cellsData
+	var names [][]string
+	for _, c := range p.Cells {
+		d := cellsData{documents: j.dataRole("documents", c.Name), instructions: j.dataRole("instructions", c.Name), tokens: j.dataRole("tokens", c.Name)}
+		i := slices.IndexFunc(out, func(o cellsData) bool {
+			in := j.call.Inputs
+			return in[o.documents] == in[d.documents] && in[o.instructions] == in[d.instructions] && in[o.tokens] == in[d.tokens]
+		})
+		if i < 0 {
+			i = len(out)
+			out, names = append(out, d), append(names, nil)
+		}
+		names[i] = unionOf(names[i], []string{p.dataName(c.Method)})
+	}
+	for i := range out {
+		if len(out) > 1 {
+			out[i].name = strings.Join(names[i], ", ")
+		}
+	}
+	return out
+}
+
+// dataName is what tables call the data of a method among those of others: by its data set, or by its own name.
+func (p TablesParams) dataName(method string) string {
+	for _, m := range p.Methods {
+		if m.Name != method {
+			continue
+		}
+		if m.Dataset != "" {
+			return m.Dataset
+		}
+		if m.Label != "" {
+			return m.Label
+		}
+	}
+	return method
+}
+
+// dataSummary says what cells were trained and tested on.
+func (j *job) dataSummary(ctx context.Context, of cellsData) (*reports.DataSummary, error) {
+	var d datasets.DocumentsReport
+	if err := j.readJSON(ctx, of.documents, "report.json", &d); err != nil {
+		return nil, err
+	}
+	s := &reports.DataSummary{Name: of.name}
+	kept, heldOutOf, tokens := map[string]int{}, map[string]int{}, map[string]int64{}
+	for doc, err := range lines[datasets.Document](ctx, j, of.documents, "documents.jsonl.zst") {
+		if err != nil {
+			return nil, err
+		}
+		kept[doc.Source]++
+		if doc.Split == datasets.SplitHeldOut {
+			heldOutOf[doc.Source]++
+		}
+		tokens[doc.Source] += int64(doc.Tokens)
+	}
+	for _, name := range slices.Sorted(maps.Keys(kept)) {
+		s.Documents = append(s.Documents, reports.Count{Name: name, N: kept[name], HeldOut: heldOutOf[name], Tokens: tokens[name]})
+	}
+	for _, reason := range slices.Sorted(maps.Keys(d.Dropped)) {
+		s.Dropped = append(s.Dropped, reports.Count{Name: reason, N: d.Dropped[reason]})
+	}
+	answers := map[datasets.TaskType][]int{}
+	heldOut := map[datasets.TaskType]int{}
+	for i, err := range j.instances(ctx, of.instructions, trainFile) {
+		if err != nil {
+			return nil, err
+		}
+		if i.Meta != nil {
+			answers[i.Meta.Task] = append(answers[i.Meta.Task], i.Meta.AnswerTokens)
+		}
+	}
+	for i, err := range j.instances(ctx, of.instructions, heldOutFile) {
+		if err != nil {
+			return nil, err
+		}
+		if i.Meta != nil {
+			heldOut[i.Meta.Task]++
+		}
+	}
+	for _, task := range datasets.TaskTypes {
+		if n := answers[task]; len(n) > 0 || heldOut[task] > 0 {
+			slices.Sort(n)
+			c := reports.TaskCount{Task: string(task), Train: len(n), HeldOut: heldOut[task]}
+			if len(n) > 0 {
+				c.MedianAnswer = n[len(n)/2]
+			}
+			s.Instances = append(s.Instances, c)
+		}
+	}
+	set, err := j.sequenceIndex(ctx, of.tokens)
+	if err != nil {
+		return nil, err
+	}
+	s.AnswerLengths, s.InputLengths = set.Targets(), set.Lengths()
+	for _, role := range []string{of.documents, of.instructions, of.tokens} {
+		s.Sources = append(s.Sources, reports.Source(j.call.Inputs[role]))
+	}
+	return s, nil
+}
