@@ -251,11 +251,22 @@ func (n niceTicks) Ticks(low, high float64) []plot.Tick {
 		step = max(1, step)
 	}
 	var out []plot.Tick
-	for i := math.Ceil(low/step - 1e-9); i*step <= high+step*1e-9; i++ {
-		v := i*step + 0 // + 0 turns −0 into 0
+	first := math.Ceil(low/step - 1e-9)
+	for i := range 7 { // a step is a fifth of the range or more
+		v := (first+float64(i))*step + 0 // + 0 turns −0 into 0
+		if v > high+step*1e-9 {
+			break
+		}
 		out = append(out, plot.Tick{Value: v, Label: tickLabel(v, step)})
 	}
 	return out
+}
+
+// widen gives an axis whose values are equal, but for rounding, a range that can be divided.
+func widen(a *plot.Axis) {
+	if size := max(math.Abs(a.Min), math.Abs(a.Max), 1); a.Max-a.Min < 1e-6*size {
+		a.Min, a.Max = a.Min-0.05*size, a.Max+0.05*size
+	}
 }
 
 func niceStep(raw float64) float64 {
@@ -373,6 +384,7 @@ func LearningCurves(f Figure, series []CurveSeries, decay float64) (*Figure, err
 		return nil, fmt.Errorf("figure %s: %w", f.Name, ErrNoData)
 	}
 	p.Add(thick...) // on top of all raw lines
+	widen(&p.Y)
 	f.Alt = fmt.Sprintf("%s. Smoothed: %s.", f.Title, strings.Join(said, "; "))
 	f.drawing = d
 	return &f, nil

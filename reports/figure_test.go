@@ -170,6 +170,27 @@ func TestNeedleColoursAreThePapers(t *testing.T) {
 	}
 }
 
+// Losses that differ in the last bit only once made ticks without end.
+func TestACurveThatDoesNotMoveIsDrawn(t *testing.T) {
+	flat := 5.7117042540
+	f, err := LearningCurves(Figure{Name: "curve", Title: "t"}, []CurveSeries{{"m", []CurvePoint{{1, flat}, {2, math.Nextafter(flat, 6)}}}}, 0.5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	svg, err := f.Encode(SVG)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, label := range []string{">5.6<", ">5.8<"} {
+		if !strings.Contains(string(svg), label) {
+			t.Errorf("the axis lacks %s:\n%s", label, svg)
+		}
+	}
+	if n := len(niceTicks{}.Ticks(flat, math.Nextafter(flat, 6))); n > 7 {
+		t.Errorf("%d ticks", n)
+	}
+}
+
 func TestTicksAreRoundNumbers(t *testing.T) {
 	for _, tt := range []struct {
 		low, high float64
