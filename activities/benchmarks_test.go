@@ -441,12 +441,42 @@ func TestAJudgeThatNeverRatesLeavesTheCellIncomplete(t *testing.T) {
 			if want := longbenchchat.MaxTries * (len(canary) + 2); s.asked != want {
 				t.Errorf("the judge was asked %d times, want %d", s.asked, want)
 			}
+			if w := strings.Join(p.manifest(ref).Warnings, "\n"); !strings.Contains(w, "qasper: no rating: judgment 1 of 1 failed 5 times: ") || !strings.Contains(w, "(2 samples, such as qasper/a)") {
+				t.Errorf("the scores do not tell why they lack ratings: %s", w)
+			}
 			study := &reports.Study{Name: "s", Cells: []reports.CellData{{Method: "m", Scores: p.scores(ref).Metrics}}}
 			text, err := reports.Render(reports.Text, reports.PaperTables(study)...)
 			if err != nil || !strings.Contains(string(text), "failed: 2") {
 				t.Errorf("%v, the tables do not tell of failed judgments:\n%s", err, text)
 			}
 			_ = base
+		})
+	}
+}
+
+// Section 4.1 of the paper: answers to LongBench-Chat and MT-Bench are rated twice; LongBench's once.
+func TestTheJudgeIsAskedAsOftenAsInThePaper(t *testing.T) {
+	for benchmark, tt := range map[string]struct {
+		files map[string]string
+		asked func(questions int) int
+	}{
+		datasets.BenchmarkLongBench:     {smallLongBench(), func(int) int { return 3 }}, // of five; two have exact metrics
+		datasets.BenchmarkLongBenchChat: {smallChat(), func(n int) int { return 2 * n }},
+		datasets.BenchmarkMTBench:       {smallMTBench(), func(n int) int { return 2 * 2 * n }}, // two turns
+	} {
+		t.Run(benchmark, func(t *testing.T) {
+			p := newTiny(t)
+			answerer, rater := newService(t, func(user string) string { return "So it is: " + user }), newService(t, func(string) string { return "[[2]]" })
+			params := datasets.QuestionsParams{Benchmark: benchmark, Path: write(t, tt.files)}
+			if benchmark == datasets.BenchmarkLongBench {
+				params.Datasets = smallDatasets
+			}
+			questions := p.make("questions", params, nil)
+			predictions := p.make("predictions", datasets.PredictionsStageParams{Answer: &datasets.AnswerParams{Benchmark: benchmark, Endpoint: answerer.endpoint("m")}}, refs{"questions": questions})
+			p.make("judgments", datasets.JudgmentsParams{Benchmark: benchmark, Endpoint: rater.endpoint("judge-20260131")}, refs{"questions": questions, "predictions": predictions})
+			if got, want := rater.asked-len(canary), tt.asked(int(p.manifest(questions).Counts["questions"])); got != want || want == 0 {
+				t.Errorf("the judge was asked %d times, want %d", got, want)
+			}
 		})
 	}
 }
@@ -639,7 +669,7 @@ func TestNeedlesMakeAGrid(t *testing.T) {
 	engine := answerParams(datasets.BenchmarkNeedle)
 	engine.MaxLength = 512
 	finder := newService(t, func(user string) string {
-		if _, after, _ := strings.Cut(user, "sunny day."); len(after) > 60 { // more than the question
+		if _, after, _ := strings.Cut(user, "sunny day."); len(after) > 120 { // more than the question
 			return "Eat a sandwich and sit in Dolores Park on a sunny day!"
 		}
 		return "Eat a sandwich."

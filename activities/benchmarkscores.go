@@ -81,6 +81,7 @@ func runBenchmarkScores(ctx context.Context, j *job, p datasets.BenchmarkScoresP
 	if err != nil {
 		return err
 	}
+	s.whyFailed()
 	return s.put(ctx)
 }
 

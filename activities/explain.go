@@ -28,7 +28,9 @@ type Explanation struct {
 	Differs []artifact.FieldDiff `json:"differs,omitempty"`
 	// Because leads from inputs that differ to the results that were made anew for the same reason.
 	Because []string `json:"because,omitempty"`
-	Problem string   `json:"problem,omitempty"`
+	// Warnings are the result's own: what failed, what is incomplete or suspicious.
+	Warnings []string `json:"warnings,omitempty"`
+	Problem  string   `json:"problem,omitempty"`
 }
 
 // Explain says for each result of a run whether it was a hit or a miss, and which fields of its key made it a miss.
@@ -77,6 +79,7 @@ func explainResult(ctx context.Context, store *artifact.Store, call artifact.Sta
 		e.Problem = err.Error()
 		return e
 	}
+	e.Warnings = m.Warnings
 	e.By, e.Finished, e.Took = m.Workflow.ID, m.Finished, m.Finished.Sub(m.Started)
 	if call.Reused {
 		return e

@@ -19,7 +19,7 @@ import (
 
 // judgmentsStage has a judge rate a benchmark's answers. Outputs: judgments.jsonl.zst (ratings with every reply they were read from),
 // judge.json (who judged), and canary.json (whether the judge still rates fixed answers as it did at first).
-var judgmentsStage = stage{name: "judgments", version: 3, describe: describeParams[datasets.JudgmentsParams], run: runJudgments}
+var judgmentsStage = stage{name: "judgments", version: 4, describe: describeParams[datasets.JudgmentsParams], run: runJudgments}
 
 // Files of the judgments stage.
 const (
@@ -152,6 +152,9 @@ func judgeAnswers(ctx context.Context, j *job) (err error) {
 	}
 	j.count("judgments", done)
 	j.note("judge: %s", report.Name)
+	if n := rounds(p.Benchmark); n > 1 && !report.Offline {
+		j.note("each answer was judged %d times, its rating is the mean", n)
+	}
 	if !report.Offline && !report.Dated {
 		j.note("the judge's name has no date: the model behind it may change")
 	}
@@ -297,14 +300,27 @@ func (j *job) judgePrompts(ctx context.Context, p datasets.JudgmentsParams) (*ju
 	return out, nil
 }
 
+// rounds is how often each answer of a benchmark is judged. As in the paper (section 4.1), those of LongBench-Chat and MT-Bench are judged
+// twice, their rating is the mean, and all others once.
+func rounds(benchmark string) int {
+	switch benchmark {
+	case datasets.BenchmarkLongBenchChat, datasets.BenchmarkMTBench:
+		return longbenchchat.Rounds
+	}
+	return 1
+}
+
+// nothingToRate begins the reason of a judgment that failed with its answer.
+const nothingToRate = "nothing to rate: "
+
 // items are what is to be rated of one question's answer: nothing where an exact metric is enough.
 func (t *judgePrompts) items(ref datasets.Reference, a datasets.Answer) ([]toRate, error) {
-	base := toRate{id: ref.ID, dataset: ref.Dataset, rounds: longbenchchat.Rounds, references: ref.Answers, failed: a.Failed}
+	base := toRate{id: ref.ID, dataset: ref.Dataset, rounds: rounds(t.p.Benchmark), references: ref.Answers, failed: a.Failed}
 	if a.ID == "" {
 		base.failed = "there is no answer"
 	}
 	if base.failed != "" {
-		base.failed = "nothing to rate: " + base.failed
+		base.failed = nothingToRate + base.failed
 	} else {
 		base.answer = a.Texts[0]
 	}
@@ -344,13 +360,13 @@ func (t *judgePrompts) items(ref datasets.Reference, a datasets.Answer) ([]toRat
 	return []toRate{base}, nil
 }
 
-// turns are the two ratings of an MT-Bench question, once each, as in the original.
+// turns are the ratings of an MT-Bench question's two turns.
 func (t *judgePrompts) turns(base toRate, ref datasets.Reference, a datasets.Answer) ([]toRate, error) {
 	q := mtbench.Question{ID: ref.Index, Category: ref.Category, Turns: ref.Questions, Reference: ref.Answers}
 	var all []toRate
 	for turn := 1; turn <= mtbench.Turns; turn++ {
 		r := base
-		r.turn, r.rounds, r.scale, r.parse, r.references = turn, 1, longbenchchat.Chat, mtbench.ParseRating, nil
+		r.turn, r.scale, r.parse, r.references = turn, longbenchchat.Chat, mtbench.ParseRating, nil
 		if r.failed == "" {
 			system, user, err := t.mt.Message(q, a.Texts, turn)
 			if err != nil {

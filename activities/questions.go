@@ -2,6 +2,7 @@ package activities
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -74,9 +75,9 @@ func decodeQuestions(raw json.RawMessage) (datasets.QuestionsParams, error) {
 		if len(n.Depths) == 0 {
 			n.Depths = grid.Depths
 		}
-		if n.Needle == "" {
-			if test, err = needle.Lookup(needle.Paper); err != nil {
-				return p, err
+		if n.Question == "" {
+			if test, err = needle.Lookup(cmp.Or(n.Needle, needle.Paper)); err != nil {
+				return p, badConfig("benchmarks.needle: %w", err)
 			}
 			n.Needle, n.Question, n.Expected = test.Needle, test.Question, test.Expected
 		}

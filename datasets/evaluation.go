@@ -75,7 +75,8 @@ type NeedleParams struct {
 	// Lengths are in tokens, Depths from 0 to 1; default the paper's 10 × 10.
 	Lengths []int     `json:"lengths,omitempty"`
 	Depths  []float64 `json:"depths,omitempty"`
-	// Needle is the sentence to hide, Question what is asked, Expected the phrases an answer must hold; default the paper's.
+	// Needle is the sentence to hide, Question what is asked, Expected the phrases an answer must hold. Needle alone names a known test:
+	// longalign, the paper's, which is the default.
 	Needle   string   `json:"needle,omitempty"`
 	Question string   `json:"question,omitempty"`
 	Expected []string `json:"expected,omitempty"`
@@ -161,8 +162,8 @@ func (p BenchmarksParams) Validate(endpoints []string) error {
 		switch {
 		case b.Haystack == "":
 			return paramError("needle.haystack", "name a directory of *.txt files")
-		case (b.Needle == "") != (b.Question == "") || (b.Needle == "") != (len(b.Expected) == 0):
-			return paramError("needle.needle", "a needle of your own needs needle, question and expected, all three")
+		case (b.Question == "") != (len(b.Expected) == 0) || b.Needle == "" && b.Question != "":
+			return paramError("needle.needle", "a needle of your own needs needle, question and expected, all three; needle alone names a known test, such as longalign, the paper's")
 		case b.MaxNewTokens < 0:
 			return paramError("needle.max_new_tokens", "%d is negative", b.MaxNewTokens)
 		case b.Judge != "":

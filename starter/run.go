@@ -247,7 +247,7 @@ func (o *runOptions) finish(ctx context.Context, id string, result workflows.Stu
 			return err
 		}
 		if cells := reports.Incomplete(study); len(cells) > 0 {
-			return incompleteError{fmt.Errorf("%s of the tables lack samples and are not final: %s; starter report %s says how many", plural(len(cells), "value"), someOf(cells), id)}
+			return incompleteError{fmt.Errorf("%s of the tables lack samples and are not final: %s; starter report %[3]s says how many, starter explain %[3]s why", plural(len(cells), "value"), someOf(cells), id)}
 		}
 	}
 	if len(result.Failed) > 0 {

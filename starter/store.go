@@ -146,7 +146,8 @@ func newExplainCommand() *cobra.Command {
 		Use:   "explain ID",
 		Short: "Say for each result of a run whether it was a hit (reused) or a miss (made), and why",
 		Long: `explain prints each result that the run used: a hit, found in the store and reused, or a miss, made by the run. For a miss it
-names the most similar result that was there before, and the fields of the action key in which the two differ.`,
+names the most similar result that was there before, and the fields of the action key in which the two differ. Warnings tell what of a
+result failed and why.`,
 		Example: "  starter explain demo-3f2a91c07d1b",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -181,6 +182,12 @@ func explain(ctx context.Context, store *artifact.Store, id string, asJSON bool,
 		fmt.Fprintf(stdout, "%s  %-13s %s  %s\n", verdict, e.Stage, e.Ref, cellsLabel(e.Cells, run.Cells))
 		if !e.Finished.IsZero() {
 			fmt.Fprintf(stdout, "      made %s in %s by %s\n", e.Finished.Local().Format("2006-01-02 15:04:05"), e.Took.Round(time.Millisecond), e.By)
+		}
+		for _, w := range e.Warnings[:min(len(e.Warnings), 6)] {
+			fmt.Fprintf(stdout, "      warning: %s\n", w)
+		}
+		if n := len(e.Warnings) - 6; n > 0 {
+			fmt.Fprintf(stdout, "      and %d warnings more\n", n)
 		}
 		switch {
 		case e.Problem != "":

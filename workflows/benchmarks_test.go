@@ -102,6 +102,7 @@ func TestMistakesInBenchmarksAreTold(t *testing.T) {
 		"benchmarks.predictor=offline":               "benchmarks.predictor",
 		"benchmarks.mt_bench={path: /data/mt}":       "benchmarks.mt_bench.judge",
 		"benchmarks.needle.question=Why?":            "needle, question and expected",
+		"benchmarks.needle.expected=[x]":             "needle, question and expected",
 		"benchmarks.short_tasks={}":                  "benchmarks.short_tasks",
 		"benchmarks.short_tasks.lm_eval=true":        "one of the two",
 		"benchmarks.longbench_chat={judge: offline}": "benchmarks.longbench_chat.path",

@@ -38,14 +38,14 @@ type Test struct {
 // Paper names the test of the LongAlign paper in Lookup.
 const Paper = "longalign"
 
-// Lookup returns a built-in test by name. There is one: Paper.
+// Lookup returns a built-in test by name. There is one: Paper, with needle and question as the paper's appendix C.3 states them.
 func Lookup(name string) (Test, error) {
 	if name != Paper {
 		return Test{}, fmt.Errorf("needle test %q is not known; use %q or give needle, question and expected", name, Paper)
 	}
 	return Test{
 		Needle:   "The best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day.",
-		Question: "What is the best thing to do in San Francisco?",
+		Question: "What is the best thing to do in San Francisco? Here is the most relevant sentence in the context:",
 		Expected: []string{"sandwich", "Dolores Park", "sunny day"},
 	}, nil
 }
