@@ -125,6 +125,9 @@ func conversations(ctx context.Context, s datasets.MixSource, bad func(error) er
 // maxBadPlaces bounds the places a source's warnings name; the count has them all.
 const maxBadPlaces = 20
 
+// drawnFrom begins the name under which a source's conversations are counted.
+const drawnFrom = "from "
+
 // portion is one source of training conversations and which of them are drawn.
 type portion struct {
 	name  string
@@ -179,7 +182,7 @@ func (j *job) portions(ctx context.Context, p datasets.TokensParams) ([]portion,
 			if draws[i] != nil {
 				n = len(draws[i])
 			}
-			j.count("from "+parts[i].name, int64(n))
+			j.count(drawnFrom+parts[i].name, int64(n))
 		}
 	}
 	return parts, nil
@@ -238,7 +241,7 @@ func draw(p datasets.TokensParams, sizes []int) ([][]int, error) {
 func (j *job) drawnInstructions(ctx context.Context, p datasets.TokensParams, counts map[string]int64) (map[int]bool, error) {
 	take := p.Instances
 	if len(p.Mix) > 0 {
-		take = int(counts["from instructions"])
+		take = int(counts[drawnFrom+"instructions"])
 	} else if take == 0 {
 		return nil, nil
 	}

@@ -124,6 +124,10 @@ func (r recomputation) params(m *artifact.Manifest) []json.RawMessage {
 		Endpoints                   map[string]json.RawMessage
 		Benchmarks                  *datasets.BenchmarksParams
 		Tables                      reports.Params
+		Tokens                      struct{ Mix json.RawMessage }
+		Study                       struct {
+			Methods []struct{ Set map[string]json.RawMessage }
+		}
 	}
 	if json.Unmarshal(r.run.Spec, &spec) != nil {
 		return all
@@ -140,6 +144,18 @@ func (r recomputation) params(m *artifact.Manifest) []json.RawMessage {
 		with(spec.Tokenizer)
 	case "instructions":
 		return askedInstructions(m.Params, spec.Instructions.Prompts, spec.Endpoints[spec.Instructions.Teacher])
+	case "tokens":
+		mixes := []json.RawMessage{spec.Tokens.Mix}
+		for _, method := range spec.Study.Methods {
+			mixes = append(mixes, method.Set["tokens.mix"])
+		}
+		for _, mix := range mixes {
+			var p map[string]json.RawMessage
+			if mix != nil && json.Unmarshal(m.Params, &p) == nil && p["mix"] != nil {
+				p["mix"] = mix
+				with(mustMarshal(p))
+			}
+		}
 	case "questions":
 		for _, b := range planned(spec.Benchmarks, m, r.run.Cells) {
 			if b.Questions != nil {

@@ -44,6 +44,8 @@ type TablesCell struct {
 	Seed   uint64        `json:"seed"`
 	Model  string        `json:"model,omitempty"`
 	Loss   datasets.Loss `json:"loss"`
+	// NoDocuments says that the cell was trained on conversations alone: it has no documents, no instructions and nothing held out.
+	NoDocuments bool `json:"no_documents,omitempty"`
 }
 
 // Defaults returns p with unset fields filled in.
@@ -255,9 +257,11 @@ func buckets(begins []int) []reports.Bucket {
 func (j *job) cellData(ctx context.Context, p TablesParams, c TablesCell, ranges []reports.Bucket) (reports.CellData, error) {
 	d := reports.CellData{Method: c.Method, Seed: int(c.Seed), Model: c.Model, Dataset: p.datasetOf(c.Method)}
 	scores, batches, checkpoint := "scores/"+c.Name, "batches/"+c.Name, "checkpoint/"+c.Name
-	var made Scores
-	if err := j.readJSON(ctx, scores, "scores.json", &made); err != nil {
-		return d, err
+	made := Scores{Metrics: map[string]reports.ScoreSet{}}
+	if !c.NoDocuments {
+		if err := j.readJSON(ctx, scores, "scores.json", &made); err != nil {
+			return d, err
+		}
 	}
 	d.Scores = made.Metrics
 	for name, set := range d.Scores {

@@ -24,7 +24,10 @@ func (j *job) dataRole(role, cell string) string {
 
 // cellRoles are the inputs that are a cell's alone.
 func (j *job) cellRoles(c TablesCell) []string {
-	roles := []string{"batches/" + c.Name, "checkpoint/" + c.Name, "scores/" + c.Name}
+	roles := []string{"batches/" + c.Name, "checkpoint/" + c.Name}
+	if !c.NoDocuments {
+		roles = append(roles, "scores/"+c.Name)
+	}
 	for _, role := range []string{"documents", "instructions", "tokens"} {
 		if own := DataRole(role, c.Name); j.hasInput(own) {
 			roles = append(roles, own)
@@ -46,19 +49,23 @@ func (p TablesParams) datasetOf(method string) string {
 // cellsData are the inputs that hold what some of a study's cells were trained and tested on.
 type cellsData struct {
 	// name tells them from those of the other cells: data sets, or methods; "" where all cells have the same.
-	name                            string
+	name string
+	// documents and instructions are "" where conversations alone were trained on.
 	documents, instructions, tokens string
 }
 
 // dataOf lists the data of a study's cells, each once, those of the first cell first.
 func (j *job) dataOf(p TablesParams) []cellsData {
-	if !j.hasInput("documents") {
+	if !j.hasInput("tokens") {
 		return nil // every cell failed before there was data
 	}
 	var out []cellsData
 	var names [][]string
 	for _, c := range p.Cells {
-		d := cellsData{documents: j.dataRole("documents", c.Name), instructions: j.dataRole("instructions", c.Name), tokens: j.dataRole("tokens", c.Name)}
+		d := cellsData{tokens: j.dataRole("tokens", c.Name)}
+		if !c.NoDocuments {
+			d.documents, d.instructions = j.dataRole("documents", c.Name), j.dataRole("instructions", c.Name)
+		}
 		i := slices.IndexFunc(out, func(o cellsData) bool {
 			in := j.call.Inputs
 			return in[o.documents] == in[d.documents] && in[o.instructions] == in[d.instructions] && in[o.tokens] == in[d.tokens]
@@ -95,15 +102,47 @@ func (p TablesParams) dataName(method string) string {
 
 // dataSummary says what cells were trained and tested on.
 func (j *job) dataSummary(ctx context.Context, of cellsData) (*reports.DataSummary, error) {
-	var d datasets.DocumentsReport
-	if err := j.readJSON(ctx, of.documents, "report.json", &d); err != nil {
+	s := &reports.DataSummary{Name: of.name}
+	if of.documents != "" {
+		if err := j.countDocuments(ctx, of.documents, s); err != nil {
+			return nil, err
+		}
+		if err := j.countInstructions(ctx, of.instructions, s); err != nil {
+			return nil, err
+		}
+	}
+	set, err := j.sequenceIndex(ctx, of.tokens)
+	if err != nil {
 		return nil, err
 	}
-	s := &reports.DataSummary{Name: of.name}
+	s.AnswerLengths, s.InputLengths = set.Targets(), set.Lengths()
+	m, err := j.input(ctx, of.tokens)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.Counts)) {
+		if source, ok := strings.CutPrefix(name, drawnFrom); ok {
+			s.Drawn = append(s.Drawn, reports.Count{Name: source, N: int(m.Counts[name])})
+		}
+	}
+	for _, role := range []string{of.documents, of.instructions, of.tokens} {
+		if role != "" {
+			s.Sources = append(s.Sources, reports.Source(j.call.Inputs[role]))
+		}
+	}
+	return s, nil
+}
+
+// countDocuments counts the documents kept, by source, and those dropped, by reason.
+func (j *job) countDocuments(ctx context.Context, role string, s *reports.DataSummary) error {
+	var d datasets.DocumentsReport
+	if err := j.readJSON(ctx, role, "report.json", &d); err != nil {
+		return err
+	}
 	kept, heldOutOf, tokens := map[string]int{}, map[string]int{}, map[string]int64{}
-	for doc, err := range lines[datasets.Document](ctx, j, of.documents, "documents.jsonl.zst") {
+	for doc, err := range lines[datasets.Document](ctx, j, role, "documents.jsonl.zst") {
 		if err != nil {
-			return nil, err
+			return err
 		}
 		kept[doc.Source]++
 		if doc.Split == datasets.SplitHeldOut {
@@ -117,19 +156,24 @@ func (j *job) dataSummary(ctx context.Context, of cellsData) (*reports.DataSumma
 	for _, reason := range slices.Sorted(maps.Keys(d.Dropped)) {
 		s.Dropped = append(s.Dropped, reports.Count{Name: reason, N: d.Dropped[reason]})
 	}
+	return nil
+}
+
+// countInstructions counts instructions by task.
+func (j *job) countInstructions(ctx context.Context, role string, s *reports.DataSummary) error {
 	answers := map[datasets.TaskType][]int{}
 	heldOut := map[datasets.TaskType]int{}
-	for i, err := range j.instances(ctx, of.instructions, trainFile) {
+	for i, err := range j.instances(ctx, role, trainFile) {
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if i.Meta != nil {
 			answers[i.Meta.Task] = append(answers[i.Meta.Task], i.Meta.AnswerTokens)
 		}
 	}
-	for i, err := range j.instances(ctx, of.instructions, heldOutFile) {
+	for i, err := range j.instances(ctx, role, heldOutFile) {
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if i.Meta != nil {
 			heldOut[i.Meta.Task]++
@@ -145,13 +189,5 @@ func (j *job) dataSummary(ctx context.Context, of cellsData) (*reports.DataSumma
 			s.Instances = append(s.Instances, c)
 		}
 	}
-	set, err := j.sequenceIndex(ctx, of.tokens)
-	if err != nil {
-		return nil, err
-	}
-	s.AnswerLengths, s.InputLengths = set.Targets(), set.Lengths()
-	for _, role := range []string{of.documents, of.instructions, of.tokens} {
-		s.Sources = append(s.Sources, reports.Source(j.call.Inputs[role]))
-	}
-	return s, nil
+	return nil
 }

@@ -21,6 +21,9 @@ func DocumentTable(s *Study) *Table {
 		Footnotes: slices.Clone(s.Footnotes),
 	}
 	for _, d := range s.ofDocuments() {
+		if len(d.Documents)+len(d.Dropped) == 0 {
+			continue // trained on conversations alone
+		}
 		t.Marks = union(t.Marks, d.Marks)
 		t.Rows = append(t.Rows, d.documentRows(keptSection, d.Documents)...)
 		t.Rows = append(t.Rows, d.documentRows("dropped", d.Dropped)...)
@@ -114,7 +117,12 @@ func (d *DataSummary) instanceRows(buckets []Bucket) []Row {
 	if len(lengths) > 0 {
 		all = number(lengths[(len(lengths)-1)/2])
 	}
-	rows = append(rows, Row{Section: tasks, Cells: []Cell{Label("all tasks"), number(total.Train), number(total.HeldOut), all}})
+	if len(d.Instances) > 0 {
+		rows = append(rows, Row{Section: tasks, Cells: []Cell{Label("all tasks"), number(total.Train), number(total.HeldOut), all}})
+	}
+	for _, c := range d.Drawn {
+		rows = append(rows, Row{Section: d.of("drawn for training, by source"), Cells: []Cell{Label(c.Name), number(c.N), Blank(), Blank()}})
+	}
 	if len(lengths) == 0 {
 		return rows
 	}

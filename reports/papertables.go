@@ -31,7 +31,10 @@ func PaperTables(s *Study) []*Table {
 		out = append(out, BenchmarkTable(s))
 	}
 	if s.Data != nil {
-		out = append(out, DocumentTable(s), InstanceTable(s))
+		if t := DocumentTable(s); len(t.Rows) > 0 {
+			out = append(out, t)
+		}
+		out = append(out, InstanceTable(s))
 	}
 	if len(s.Charges) > 0 {
 		out = append(out, SpendingTable(s))

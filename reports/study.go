@@ -213,6 +213,8 @@ type DataSummary struct {
 	Dropped   []Count `json:"dropped,omitempty"`   // by reason
 	// Instances by task, for training and held out.
 	Instances []TaskCount `json:"instances,omitempty"`
+	// Drawn are the training conversations by where they come from, where instructions were mixed with files.
+	Drawn []Count `json:"drawn,omitempty"`
 	// AnswerLengths and InputLengths are of the training sequences, in tokens.
 	AnswerLengths []int    `json:"answer_lengths,omitempty"`
 	InputLengths  []int    `json:"input_lengths,omitempty"`

@@ -1,6 +1,8 @@
 package workflows
 
 import (
+	"maps"
+
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/longalign/longalign-go/datasets"
@@ -9,13 +11,25 @@ import (
 
 type inputs = map[string]artifact.Ref
 
+// none stands for a result that an experiment does without.
+var none artifact.Ref
+
+// given are the inputs that there are.
+func given(in inputs) inputs {
+	maps.DeleteFunc(in, func(_ string, ref artifact.Ref) bool { return ref == none })
+	return in
+}
+
 // corpus makes the documents and the tokenizer. A given tokenizer counts the documents' tokens; one
-// that is trained here needs the documents first, and their bounds are estimates.
+// that is trained here needs the documents first, and their bounds are estimates. An experiment on conversations alone has no documents.
 func (s *stages) corpus(ctx workflow.Context, cell Cell) (documents, tokenizer artifact.Ref, err error) {
 	e := cell.Spec
 	if e.Tokenizer.Path != "" {
 		if tokenizer, err = s.tokenizer(ctx, cell, e.Tokenizer, nil); err != nil {
 			return documents, tokenizer, err
+		}
+		if !e.hasDocuments() {
+			return none, tokenizer, nil
 		}
 		documents, err = s.documents(ctx, cell, e.Documents, inputs{"tokenizer": tokenizer})
 		return documents, tokenizer, err

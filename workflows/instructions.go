@@ -7,8 +7,11 @@ import (
 	"github.com/longalign/longalign-go/datasets/artifact"
 )
 
-// instructions asks the teacher about the documents, training and held-out ones.
+// instructions asks the teacher about the documents, training and held-out ones, if there are any.
 func (s *stages) instructions(ctx workflow.Context, cell Cell, documents, tokenizer artifact.Ref) (artifact.Ref, error) {
+	if documents == none {
+		return none, nil
+	}
 	p := datasets.InstructionsStageParams{InstructionsParams: cell.Spec.Instructions}
 	if e, ok := cell.Spec.Endpoints[p.Teacher]; ok {
 		p.Endpoint = &e
@@ -19,7 +22,7 @@ func (s *stages) instructions(ctx workflow.Context, cell Cell, documents, tokeni
 // tokens renders the training instructions with the chat template and labels the answers.
 func (s *stages) tokens(ctx workflow.Context, cell Cell, instructions, tokenizer artifact.Ref) (artifact.Ref, error) {
 	return s.do(ctx, cell, "tokens", "instructions", datasets.TokensStageParams{TokensParams: cell.Spec.Tokens},
-		inputs{"instructions": instructions, "tokenizer": tokenizer})
+		given(inputs{"instructions": instructions, "tokenizer": tokenizer}))
 }
 
 // batches plans the optimizer steps.

@@ -1,14 +1,20 @@
 package workflows_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/longalign/longalign-go/activities"
 	"github.com/longalign/longalign-go/datasets/artifact"
+	"github.com/longalign/longalign-go/gpu/devices"
 	"github.com/longalign/longalign-go/gpu/llama"
+	"github.com/longalign/longalign-go/reports"
 	"github.com/longalign/longalign-go/workflows"
 )
 
@@ -78,5 +84,79 @@ predictions: {device: host}
 	}
 	if len(study.Problems) > 0 || len(study.Missing) > 0 || len(study.Cells) != 1 || len(study.Cells[0].LossShare) == 0 {
 		t.Errorf("tables of %+v", study)
+	}
+}
+
+// Whoever has instructions already needs no documents, no teacher and nothing held out.
+func TestAStudyOnConversationsAloneIsReportedAndVerified(t *testing.T) {
+	c := newCluster(t)
+	c.work(nil)
+	_, record, err := c.finish(c.spec("study.methods=[{name: packing}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := c.export(record, "tuned")
+	chats := filepath.Join(t.TempDir(), "chats.jsonl")
+	var lines strings.Builder
+	for i := range 20 {
+		fmt.Fprintf(&lines, `{"messages":[{"role":"user","content":"What is number %d?"},{"role":"assistant","content":"It is %s."}]}`+"\n", i, strings.Repeat("one more ", i))
+	}
+	if err := os.WriteFile(chats, []byte(lines.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf(`name: chats
+tokenizer: {path: %[1]s}
+model: {path: %[1]s}
+tokens: {max_length: 256, only_mix: true, mix: [{name: chats, path: %[2]s}]}
+batches: {batch_size: 1}
+train: {device: host}
+study:
+  methods:
+    - {name: packing}
+    - {name: naive, set: {batches.method: naive}}
+`, dir, chats)
+	spec, err := workflows.ParseSpec("chats.yaml", []byte(text), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, record, err := c.finish(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stages := map[string]int{}
+	for _, call := range record.Stages {
+		stages[call.Stage+" "+call.Role]++
+	}
+	if diff := cmp.Diff(map[string]int{"tokenizer ": 2, "tokens instructions": 2, "batches instructions": 2, "checkpoint base": 2, "checkpoint tuned": 2, "tables ": 1}, stages); diff != "" {
+		t.Errorf("stages of a run on conversations:\n%s", diff)
+	}
+	study, err := activities.ReadStudy(t.Context(), c.store, result.Tables, record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(study.Problems) > 0 || len(study.Missing) > 0 || len(study.Cells) != 2 || len(study.Cells[0].LossShare) == 0 {
+		t.Errorf("tables of %+v", study)
+	}
+	if diff := cmp.Diff([]reports.Count{{Name: "chats", N: 20}}, study.Data.Drawn); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := reports.RenderReport(study); err != nil {
+		t.Error(err)
+	}
+	// Tables that are lost are made from the record, and what costs nothing is verified by making it again.
+	call, err := workflows.RecordedTables(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := activities.GatherStudy(t.Context(), c.store, call, record, errors.New("lost"))
+	if err != nil || len(again.Missing) > 0 || len(again.Cells) != 2 {
+		t.Errorf("gathered again: %+v, %v", again, err)
+	}
+	v, err := (&activities.Activities{Store: c.store, OpenDevice: devices.Open, Scratch: t.TempDir()}).Verify(t.Context(), record, activities.VerifyOptions{Derived: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(v.Findings) > 0 || len(v.Unchecked) != 2 { // the two trainings
+		t.Errorf("findings %+v, unchecked %+v", v.Findings, v.Unchecked)
 	}
 }

@@ -15,13 +15,19 @@ import (
 	"github.com/longalign/longalign-go/reports/paper"
 )
 
-// predictions asks the model about the held-out instructions.
+// predictions asks the model about the held-out instructions, if there are any.
 func (s *stages) predictions(ctx workflow.Context, cell Cell, checkpoint, instructions artifact.Ref) (artifact.Ref, error) {
+	if instructions == none {
+		return none, nil
+	}
 	p := datasets.PredictionsStageParams{PredictionsParams: cell.Spec.Predictions, Template: cell.Spec.Tokens.Template, MaxLength: cell.Spec.Tokens.MaxLength}
 	return s.do(ctx, cell, "predictions", "", p, inputs{"checkpoint": checkpoint, "instructions": instructions})
 }
 
 func (s *stages) scores(ctx workflow.Context, cell Cell, predictions artifact.Ref) (artifact.Ref, error) {
+	if predictions == none {
+		return none, nil
+	}
 	return s.do(ctx, cell, "scores", "", cell.Spec.Scores, inputs{"predictions": predictions})
 }
 
@@ -48,16 +54,19 @@ func tablesOf(spec Spec, cells []Cell, scored map[string]Scored, failed map[stri
 		if !ok {
 			continue
 		}
-		p.Cells = append(p.Cells, activities.TablesCell{Name: c.Name, Method: c.Method, Seed: c.Seed, Model: c.Spec.modelName(), Loss: c.Spec.Train.Loss})
+		p.Cells = append(p.Cells, activities.TablesCell{Name: c.Name, Method: c.Method, Seed: c.Seed, Model: c.Spec.modelName(), Loss: c.Spec.Train.Loss, NoDocuments: done.Documents == none})
 		// The data are the first cell's. A cell trained on others brings its own.
-		for role, ref := range (inputs{"documents": done.Documents, "instructions": done.Instructions, "tokens": done.Tokens}) {
+		for role, ref := range given(inputs{"documents": done.Documents, "instructions": done.Instructions, "tokens": done.Tokens}) {
 			if first, ok := in[role]; !ok {
 				in[role] = ref
 			} else if first != ref {
 				in[activities.DataRole(role, c.Name)] = ref
 			}
 		}
-		in["batches/"+c.Name], in["checkpoint/"+c.Name], in["scores/"+c.Name] = done.Batches, done.Checkpoint, done.Scores
+		in["batches/"+c.Name], in["checkpoint/"+c.Name] = done.Batches, done.Checkpoint
+		if done.Scores != none {
+			in["scores/"+c.Name] = done.Scores
+		}
 		benchmarkInputs(c.Name, done.Benchmarks, in)
 	}
 	return p, in
@@ -144,10 +153,10 @@ func RecordedTables(run *artifact.RunRecord) (activities.Call, error) {
 				}
 			}
 		}
-		none := artifact.Ref{}
+		fromDocuments := found.Scores != none && found.Instructions != none && found.Documents != none
 		switch {
 		case missing[c.Name] != "":
-		case found.Scores == none || found.Checkpoint == none || found.Batches == none || found.Tokens == none || found.Instructions == none || found.Documents == none:
+		case found.Checkpoint == none || found.Batches == none || found.Tokens == none || c.Spec.hasDocuments() && !fromDocuments:
 			missing[c.Name] = "the run's record lists no results of all its stages"
 		default:
 			scored[c.Name] = found

@@ -162,6 +162,9 @@ func (s Spec) fill() Spec {
 	return s
 }
 
+// hasDocuments tells an experiment on documents from one on conversations alone, which has no instructions of its own and nothing held out.
+func (s Spec) hasDocuments() bool { return len(s.Documents.Sources) > 0 }
+
 // longest is the most tokens that a training sequence may have.
 func (s Spec) longest() int {
 	if s.Pretrain == nil {
@@ -179,6 +182,9 @@ func (s Spec) check() error {
 		{"documents", s.Documents}, {"tokenizer", s.Tokenizer}, {"instructions", s.Instructions}, {"tokens", s.Tokens},
 		{"batches", s.Batches}, {"model", s.Model}, {"train", s.Train}, {"predictions", s.Predictions}, {"scores", s.Scores}, {"tables", s.Tables},
 	} {
+		if part.key == "documents" && !s.hasDocuments() {
+			continue
+		}
 		if err := at(part.key, part.check.Validate()); err != nil {
 			return err
 		}
@@ -203,6 +209,12 @@ func (s Spec) check() error {
 		}
 	}
 	switch {
+	case !s.hasDocuments() && !s.Tokens.OnlyMix:
+		return &SpecError{Key: "documents.sources", Reason: "there are none; name at least one directory or file of documents, or train on conversations alone: tokens.mix with tokens.only_mix"}
+	case !s.hasDocuments() && s.Tokenizer.Path == "":
+		return &SpecError{Key: "tokenizer.path", Reason: "missing: without documents there is nothing to train a tokenizer on; name the model's directory"}
+	case !s.hasDocuments() && s.Pretrain != nil:
+		return &SpecError{Key: "pretrain", Reason: "pre-training is on documents, and documents.sources names none"}
 	case s.Batches.MaxLength < s.Tokens.MaxLength && s.Batches.OverLength == datasets.ErrorOverLength:
 		return &SpecError{Key: "batches.max_length", Reason: fmt.Sprintf("%d is less than tokens.max_length, %d, so that a batch could not hold every sequence; raise it", s.Batches.MaxLength, s.Tokens.MaxLength)}
 	case s.Model.Path == "" && s.Model.MaxPositionEmbeddings < s.longest():

@@ -76,6 +76,8 @@ func TestMistakesInAFileSayWhereTheyAreAndWhatToDo(t *testing.T) {
 		"two documents in a file":             {text: tinySpec + "---\nname: other\n", want: "tiny.yaml:23: the file holds a second YAML document"},
 		"no name":                             {edit: [2]string{"name: tiny\n", ""}, want: `tiny.yaml: name: missing; add a line such as name: my-study`},
 		"a name that is no part of an ID":     {edit: [2]string{"name: tiny", "name: Tiny/1"}, want: `tiny.yaml:1: name: "Tiny/1" must be`},
+		"no documents and no tokenizer":       {edit: [2]string{"  sources:\n    - {path: corpus, format: go}\n", ""}, sets: []string{"tokens.only_mix=true", "tokens.mix=[{path: chats}]"}, want: "tokenizer.path: missing: without documents there is nothing to train a tokenizer on"},
+		"pre-training without documents":      {edit: [2]string{"  sources:\n    - {path: corpus, format: go}\n", ""}, sets: []string{"tokens.only_mix=true", "tokens.mix=[{path: chats}]", "tokenizer={path: t}", "pretrain.tokens.max_tokens=9"}, want: "pretrain: pre-training is on documents"},
 		"no documents":                        {edit: [2]string{"  sources:\n    - {path: corpus, format: go}\n", ""}, want: "tiny.yaml:3: documents.sources: there are none"},
 		"an unknown format":                   {edit: [2]string{"format: go", "format: pdf"}, want: `tiny.yaml:4: documents.sources.0.format: "pdf" is not known; use auto,`},
 		"an unknown loss":                     {edit: [2]string{"loss: longalign", "loss: paper"}, want: "tiny.yaml:15: train.loss: "},
