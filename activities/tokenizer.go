@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/tokenizer"
@@ -53,7 +54,10 @@ func fileDigests(dir string, names []string) (map[string]string, error) {
 		digests[name] = d
 	}
 	if len(digests) == 0 {
-		return nil, badData("%s holds none of %v", dir, names)
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			return nil, badData("there is no directory %s on this machine", dir)
+		}
+		return nil, badData("%s holds none of %s", dir, strings.Join(names, ", "))
 	}
 	return digests, nil
 }
