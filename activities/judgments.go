@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -203,30 +202,24 @@ func (m *modelJudge) parallel() int { return m.params.Concurrency }
 // never answered from the journal.
 func (m *modelJudge) rate(ctx context.Context, r toRate, first int) (datasets.Judgment, error) {
 	out := datasets.Judgment{ID: r.id, Dataset: r.dataset, Turn: r.turn}
-	sum := 0.0
-	for round := range r.rounds {
-		var last error
-		for try := range longbenchchat.MaxTries {
-			sample := first + round*longbenchchat.MaxTries + try
-			reply, err := m.asker.Ask(ctx, datasets.TeacherRequest{Kind: datasets.RequestAnswer, Messages: r.messages, Sample: sample})
-			if err != nil && !failsAlone(err) {
-				return out, err
-			}
-			if last = err; err == nil {
-				out.Replies = append(out.Replies, datasets.JudgeReply{Round: round, Try: try, Text: reply.Text})
-				var v float64
-				if v, last = r.parse(reply.Text); last == nil {
-					sum += v
-					break
-				}
-			}
-		}
-		if last != nil {
-			out.Failed = fmt.Sprintf("judgment %d of %d failed %d times: %v", round+1, r.rounds, longbenchchat.MaxTries, last)
-			return out, nil
+	judging := longbenchchat.NewJudging(r.parse, r.rounds)
+	for !judging.Done() {
+		round, try := judging.Round(), judging.Try()
+		reply, err := m.asker.Ask(ctx, datasets.TeacherRequest{Kind: datasets.RequestAnswer, Messages: r.messages, Sample: first + round*longbenchchat.MaxTries + try})
+		switch {
+		case err == nil:
+			out.Replies = append(out.Replies, datasets.JudgeReply{Round: round, Try: try, Text: reply.Text})
+			judging.Reply(reply.Text)
+		case failsAlone(err):
+			judging.Fail(err)
+		default:
+			return out, err
 		}
 	}
-	out.Rating = sum / float64(r.rounds)
+	var err error
+	if out.Rating, err = judging.Rating(); err != nil {
+		out.Failed = err.Error()
+	}
 	return out, nil
 }
 

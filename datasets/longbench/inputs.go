@@ -77,36 +77,6 @@ func OpenInputs(fsys fs.FS, b Benchmark, d Dataset) (file fs.File, name string, 
 	return nil, "", fmt.Errorf("%s has no %s.jsonl: %w; unpack the benchmark's data.zip or fetch it with `starter fetch longbench`", b, base, fs.ErrNotExist)
 }
 
-// Attach fills answers, classes and lengths of predictions from the inputs with the
-// same _id, never by position. Predictions may come in any order. It is an error when a
-// prediction has no input or two have one id; the ids without prediction are returned.
-func Attach(predictions []Prediction, inputs []Input) (missing []string, err error) {
-	byID := make(map[string]*Input, len(inputs))
-	for i := range inputs {
-		byID[inputs[i].ID] = &inputs[i]
-	}
-	used := map[string]bool{}
-	for i := range predictions {
-		p := &predictions[i]
-		in, ok := byID[p.ID]
-		switch {
-		case !ok:
-			return nil, fmt.Errorf("prediction %d has _id %q, which is no input's; were the predictions made from these inputs?", i+1, p.ID)
-		case used[p.ID]:
-			return nil, fmt.Errorf("two predictions have _id %q; remove the duplicate", p.ID)
-		}
-		used[p.ID] = true
-		length := in.Length
-		p.Answers, p.AllClasses, p.Length = in.Answers, in.AllClasses, &length
-	}
-	for _, in := range inputs {
-		if !used[in.ID] {
-			missing = append(missing, in.ID)
-		}
-	}
-	return missing, nil
-}
-
 // Prompts holds the benchmark's prompt formats and generation limits, from its
 // own dataset2prompt.json and dataset2maxlen.json.
 type Prompts struct {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"strings"
 
 	"github.com/longalign/longalign-go/datasets/longbench/pytext"
@@ -50,57 +49,6 @@ func AnswerF1(prediction string, answers []string) float64 {
 // second is InfiniteBench's, the others LongBench's.
 func LeaderboardDatasets() []string {
 	return []string{"multifieldqa_en", EnQA, "narrativeqa", "2wikimqa", "musique"}
-}
-
-// AnswerScore is one dataset's row of the leaderboard, in percent.
-type AnswerScore struct {
-	SubEM, F1 float64
-	N, Failed int
-}
-
-// ScoreAnswers scores predictions by SubEM and F1. With no prediction that counts
-// both are NaN.
-func ScoreAnswers(rows []Prediction) AnswerScore {
-	var s AnswerScore
-	for _, r := range rows {
-		if r.Failed != "" {
-			s.Failed++
-			continue
-		}
-		s.N++
-		s.SubEM += SubEM(r.Pred, r.Answers)
-		s.F1 += AnswerF1(r.Pred, r.Answers)
-	}
-	s.SubEM *= 100 / float64(s.N)
-	s.F1 *= 100 / float64(s.N)
-	if s.N == 0 {
-		s.SubEM, s.F1 = math.NaN(), math.NaN()
-	}
-	return s
-}
-
-// AverageAnswers is the unweighted mean over the leaderboard's datasets. missing
-// names those without a score; with any the average is incomplete.
-func AverageAnswers(scores map[string]AnswerScore) (average AnswerScore, missing []string) {
-	n := 0
-	for _, name := range LeaderboardDatasets() {
-		s, ok := scores[name]
-		if !ok || s.N == 0 {
-			missing = append(missing, name)
-			continue
-		}
-		n++
-		average.SubEM += s.SubEM
-		average.F1 += s.F1
-		average.N += s.N
-		average.Failed += s.Failed
-	}
-	if n == 0 {
-		return AnswerScore{SubEM: math.NaN(), F1: math.NaN()}, missing
-	}
-	average.SubEM /= float64(n)
-	average.F1 /= float64(n)
-	return average, missing
 }
 
 // EnQA names InfiniteBench's En.QA task (arXiv 2402.13718), the file

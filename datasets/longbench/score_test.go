@@ -164,28 +164,6 @@ func TestAverages(t *testing.T) {
 	}
 }
 
-func TestInputsAreMatchedByID(t *testing.T) {
-	inputs := []Input{{ID: "a", Answers: []string{"1"}, Length: 10}, {ID: "b", Answers: []string{"2"}}, {ID: "c"}}
-	predictions := []Prediction{{ID: "b"}, {ID: "a"}}
-	missing, err := Attach(predictions, inputs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := []any{predictions[0].Answers, predictions[1].Answers, *predictions[1].Length, missing}
-	if diff := cmp.Diff([]any{[]string{"2"}, []string{"1"}, 10, []string{"c"}}, got); diff != "" {
-		t.Error(diff)
-	}
-	for name, bad := range map[string][]Prediction{
-		"an unknown id":  {{ID: "z"}},
-		"a repeated id":  {{ID: "a"}, {ID: "a"}},
-		"no id whatever": {{}},
-	} {
-		if _, err := Attach(bad, inputs); err == nil {
-			t.Errorf("%s is accepted", name)
-		}
-	}
-}
-
 func TestReadInputsRefusesBadRows(t *testing.T) {
 	const good = `{"_id":"1","input":"q","context":"c","answers":["a"],"length":3,"dataset":"qasper","language":"en"}`
 	d, err := Lookup(LongBench, "qasper")
@@ -294,24 +272,6 @@ func TestReadEnQA(t *testing.T) {
 		if ReadEnQA(strings.NewReader(bad), "f", func(Input) error { return nil }) == nil {
 			t.Errorf("%s is accepted", name)
 		}
-	}
-}
-
-func TestAnswerScores(t *testing.T) {
-	rows := []Prediction{
-		{Pred: "it is Rome", Answers: []string{"Rome"}}, {Pred: "no", Answers: []string{"Rome"}},
-		{Failed: "timeout", Answers: []string{"Rome"}},
-	}
-	s := ScoreAnswers(rows)
-	if diff := cmp.Diff(AnswerScore{SubEM: 50, F1: 25, N: 2, Failed: 1}, s); diff != "" {
-		t.Error(diff)
-	}
-	average, missing := AverageAnswers(map[string]AnswerScore{"musique": s, EnQA: {SubEM: 10, F1: 5, N: 1}, "2wikimqa": {}})
-	if average.SubEM != 30 || average.F1 != 15 || len(missing) != 3 {
-		t.Error(average, missing)
-	}
-	if none := ScoreAnswers(nil); !math.IsNaN(none.SubEM) {
-		t.Error("no predictions have a score:", none)
 	}
 }
 

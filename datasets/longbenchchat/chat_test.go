@@ -6,14 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/longalign/longalign-go/datasets/bootstrap"
 	"github.com/longalign/longalign-go/datasets/longbench"
@@ -233,7 +230,7 @@ func TestJudging(t *testing.T) {
 		"one rating alone is none":         {append([]string{"[[9]]"}, no...), 6, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			j, asked := NewJudging(Chat), 0
+			j, asked := NewJudging(Chat.Parse, Rounds), 0
 			for ; !j.Done() && asked < len(tt.replies); asked++ {
 				if _, err := j.Rating(); err == nil {
 					t.Error("a rating before the end")
@@ -249,16 +246,6 @@ func TestJudging(t *testing.T) {
 				t.Error("a late reply counts")
 			}
 		})
-	}
-}
-
-func TestAFailedAnswerIsNoZero(t *testing.T) {
-	total := Summarize([]Rated{{ID: "a", Rating: 8}, {ID: "b", Rating: 5, Truncated: true}, {ID: "c", Failed: "no rating"}})
-	if diff := cmp.Diff(Total{Mean: 6.5, PointWise: 65, N: 2, Failed: 1, Truncated: 1}, total); diff != "" {
-		t.Error(diff)
-	}
-	if none := Summarize(nil); !math.IsNaN(none.Mean) || none.N != 0 {
-		t.Error(none)
 	}
 }
 

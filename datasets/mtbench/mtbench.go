@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"regexp"
 	"slices"
 	"strconv"
@@ -254,73 +253,6 @@ func ParseRating(reply string) (float64, error) {
 	}
 	tail := []rune(strings.TrimSpace(reply))
 	return 0, &longbenchchat.RatingError{Reason: reason, Reply: string(tail[max(0, len(tail)-80):])}
-}
-
-// Judgment is the rating of one turn.
-type Judgment struct {
-	QuestionID int     `json:"question_id"`
-	Category   string  `json:"category"`
-	Turn       int     `json:"turn"`
-	Rating     float64 `json:"rating"`
-	// Failed says why there is no rating.
-	Failed string `json:"failed,omitempty"`
-}
-
-// Score is a mean over N rated turns; NaN when N is 0.
-type Score struct {
-	Mean      float64
-	N, Failed int
-}
-
-// Scores are the benchmark's means.
-type Scores struct {
-	// Overall is the mean over all turns, MT-Bench's score.
-	Overall    Score
-	Turn       [Turns]Score
-	ByCategory map[string]Score
-}
-
-// Summarize averages judgments; one without rating counts as failed, not as zero.
-func Summarize(judgments []Judgment) Scores {
-	s := Scores{ByCategory: map[string]Score{}}
-	for _, j := range judgments {
-		category := s.ByCategory[j.Category]
-		for _, to := range []*Score{&s.Overall, &category, s.turn(j.Turn)} {
-			switch {
-			case to == nil:
-			case j.Failed != "":
-				to.Failed++
-			default:
-				to.N++
-				to.Mean += j.Rating
-			}
-		}
-		s.ByCategory[j.Category] = category
-	}
-	s.Overall = s.Overall.divided()
-	for i := range s.Turn {
-		s.Turn[i] = s.Turn[i].divided()
-	}
-	for name, c := range s.ByCategory {
-		s.ByCategory[name] = c.divided()
-	}
-	return s
-}
-
-func (s *Scores) turn(n int) *Score {
-	if n < 1 || n > Turns {
-		return nil
-	}
-	return &s.Turn[n-1]
-}
-
-func (s Score) divided() Score {
-	if s.N == 0 {
-		s.Mean = math.NaN()
-		return s
-	}
-	s.Mean /= float64(s.N)
-	return s
 }
 
 // maxRowBytes bounds one row of the benchmark's files.

@@ -2,7 +2,6 @@ package mtbench
 
 import (
 	"errors"
-	"math"
 	"strings"
 	"testing"
 
@@ -121,26 +120,6 @@ func TestBadFilesAreRefused(t *testing.T) {
 	first, _, _ := strings.Cut(prompts, "\n{\"name\":\"single-math-v1-multi")
 	if _, err := ReadJudgePrompts(strings.NewReader(first), "p"); err == nil || !strings.Contains(err.Error(), "single-math-v1-multi-turn") {
 		t.Error("a missing prompt:", err)
-	}
-}
-
-func TestSummarize(t *testing.T) {
-	s := Summarize([]Judgment{
-		{QuestionID: 1, Category: "writing", Turn: 1, Rating: 9}, {QuestionID: 1, Category: "writing", Turn: 2, Rating: 6},
-		{QuestionID: 2, Category: "math", Turn: 1, Rating: 3}, {QuestionID: 2, Category: "math", Turn: 2, Failed: "no rating"},
-	})
-	want := Scores{
-		Overall: Score{Mean: 6, N: 3, Failed: 1},
-		Turn:    [Turns]Score{{Mean: 6, N: 2}, {Mean: 6, N: 1, Failed: 1}},
-		ByCategory: map[string]Score{
-			"writing": {Mean: 7.5, N: 2}, "math": {Mean: 3, N: 1, Failed: 1},
-		},
-	}
-	if diff := cmp.Diff(want, s); diff != "" {
-		t.Error(diff)
-	}
-	if none := Summarize(nil); !math.IsNaN(none.Overall.Mean) {
-		t.Error(none)
 	}
 }
 
