@@ -129,8 +129,10 @@ func (m *matcher) split(t *Tokenizer, s string, which recognise, text func(strin
 		if done < start {
 			text(s[done:start], done)
 		}
-		id(a.ID)
-		done = max(done, end)
+		if start < end { // else the white space that the token before took in was all of it
+			id(a.ID)
+		}
+		done = end // even where the token before took in more: the reference reads that again
 	}
 	if done < len(s) {
 		text(s[done:], done)

@@ -166,11 +166,7 @@ func parsePreTokenizer(raw json.RawMessage, path string, steps []preTokenizer) (
 	case "WhitespaceSplit":
 		return append(steps, preSplit{find: findClass(classSpace, false), behavior: behaviorRemoved}), nil
 	case "Whitespace":
-		re, err := compileRegex(`\w+|[^\w\s]+`)
-		if err != nil {
-			return nil, err
-		}
-		return append(steps, preSplit{find: re.find, behavior: behaviorRemoved, invert: true}), nil
+		return append(steps, preSplit{find: findWords, behavior: behaviorRemoved, invert: true}), nil
 	case "Split":
 		return c.splitter(path, steps)
 	}
@@ -245,9 +241,11 @@ func (t *Tokenizer) parsePostProcessor(raw json.RawMessage, path string) error {
 	return c.refuse(path)
 }
 
-// parseTemplate reads what TemplateProcessing puts around a single sequence. A later
-// template of a sequence of processors goes around the earlier ones.
+// parseTemplate reads what TemplateProcessing puts around a single sequence.
 func (t *Tokenizer) parseTemplate(c *component, path string) error {
+	if t.prefix != nil || t.suffix != nil {
+		return &UnsupportedError{jsonFile, path, "a second TemplateProcessing"}
+	}
 	var prefix, suffix []int32
 	seen := false
 	for i, piece := range c.Single {
@@ -277,8 +275,7 @@ func (t *Tokenizer) parseTemplate(c *component, path string) error {
 	if !seen {
 		return &UnsupportedError{jsonFile, path + ".single", "a template without sequence A"}
 	}
-	t.prefix = append(prefix, t.prefix...)
-	t.suffix = append(t.suffix, suffix...)
+	t.prefix, t.suffix = prefix, suffix
 	return nil
 }
 

@@ -8,9 +8,9 @@
 //
 // Files are read from an fs.FS or from bytes; nothing else does I/O. A component that
 // is not reproduced exactly is refused by an *UnsupportedError that names it; nothing
-// is approximated. Patterns see the general categories of Unicode 16; the normal forms
-// are those of golang.org/x/text (Unicode 15), which leaves characters assigned later as
-// they are.
+// is approximated. As in the reference, patterns see the general categories of
+// Unicode 16, and the normal forms are those of Unicode 9, which leave characters assigned
+// later as they are.
 //
 // Text that is not valid UTF-8 is read with U+FFFD for each malformed part, as
 // the reference implementations, which take only valid strings, would be given it.

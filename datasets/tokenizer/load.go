@@ -118,6 +118,9 @@ func Parse(tokenizerJSON, configJSON []byte) (*Tokenizer, error) {
 	if t.pre, err = parsePreTokenizer(file.PreTokenizer, "pre_tokenizer", nil); err != nil {
 		return nil, err
 	}
+	if err := t.checkFirst(); err != nil {
+		return nil, err
+	}
 	if err := t.checkByteLevel(); err != nil {
 		return nil, err
 	}
@@ -150,6 +153,18 @@ func newTokenizer() *Tokenizer {
 }
 
 func absent(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
+
+// checkFirst refuses normalizers that may take the beginning of a text away or lengthen it
+// before a Metaspace that asks where the text began: pieces know their place in the
+// normalized text only.
+func (t *Tokenizer) checkFirst() error {
+	for _, p := range t.pre {
+		if m, ok := p.(preMetaspace); ok && m.scheme == "first" && movesStart(t.normalize) {
+			return &UnsupportedError{jsonFile, "pre_tokenizer", `prepend_scheme "first" after a normalizer that changes a text's beginning`}
+		}
+	}
+	return nil
+}
 
 // checkByteLevel sees to it that the byte alphabet, if any, comes last and once.
 func (t *Tokenizer) checkByteLevel() error {

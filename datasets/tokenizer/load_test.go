@@ -47,6 +47,9 @@ func TestUnsupportedComponentsAreRefusedByName(t *testing.T) {
 		`model.dropout: 0.1`:                                                                       {"model": `{"type":"BPE","dropout":0.1,"vocab":{"a":0},"merges":[]}`},
 		`model.end_of_word_suffix: "</w>"`:                                                         {"model": `{"type":"BPE","end_of_word_suffix":"</w>","vocab":{"a":0},"merges":[]}`},
 		`post_processor: type "BertProcessing"`:                                                    {"post_processor": `{"type":"BertProcessing","sep":["a",0],"cls":["b",1]}`},
+		`post_processor.processors[1]: a second TemplateProcessing`:                                {"post_processor": `{"type":"Sequence","processors":[{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"e"}},{"Sequence":{"id":"A"}}],"special_tokens":{"e":{"ids":[0]}}},{"type":"TemplateProcessing","single":[{"Sequence":{"id":"A"}}]}]}`},
+		`a pattern that matches the empty text is not supported`:                                   {"pre_tokenizer": `{"type":"Split","pattern":{"Regex":"x*|y"},"behavior":"Isolated"}`},
+		`prepend_scheme "first" after a normalizer that changes a text's beginning`:                {"normalizer": `{"type":"StripAccents"}`, "pre_tokenizer": `{"type":"Metaspace","replacement":"▁","prepend_scheme":"first"}`},
 		`decoder: type "WordPiece"`:                                                                {"decoder": `{"type":"WordPiece"}`},
 	} {
 		_, err := Parse(variant(t, parts), nil)

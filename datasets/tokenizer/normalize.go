@@ -1,11 +1,10 @@
 package tokenizer
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"golang.org/x/text/unicode/norm"
 )
 
 // normalizer rewrites text before it is split. atStart is false for the later chunks of
@@ -19,7 +18,6 @@ type normalizer interface {
 
 type (
 	normSequence  []normalizer
-	normForm      struct{ norm.Form }
 	normLowercase struct{}
 	normPrepend   string
 	normReplace   struct {
@@ -47,20 +45,21 @@ func (n normSequence) byChunk() bool {
 	return true
 }
 
-func (n normForm) apply(s string, _ bool) string {
-	if n.IsNormalString(s) {
-		return s
-	}
-	return n.String(s)
-}
-func (normForm) byChunk() bool { return true }
-
 // apply lowers each character by itself, with no rule for final sigma.
 func (normLowercase) apply(s string, _ bool) string {
 	if strings.ContainsRune(s, 'İ') {
 		s = strings.ReplaceAll(s, "İ", "i\u0307")
 	}
-	return strings.Map(unicode.ToLower, s)
+	return strings.Map(func(r rune) rune {
+		if r >= 0x1C89 {
+			for _, n := range newerLower {
+				if n.first <= r && r <= n.last {
+					return r + n.lower
+				}
+			}
+		}
+		return unicode.ToLower(r)
+	}, s)
 }
 func (normLowercase) byChunk() bool { return true }
 
@@ -92,6 +91,21 @@ func (n normReplace) apply(s string, _ bool) string {
 	}
 }
 
+// movesStart reports whether n may make the first character of a text another's place.
+func movesStart(n normalizer) bool {
+	switch n := n.(type) {
+	case normSequence:
+		return slices.ContainsFunc(n, movesStart)
+	case normStrip:
+		return n.left
+	case normStripAccents:
+		return true
+	case normReplace:
+		return n.re != nil || utf8.RuneCountInString(n.old) != utf8.RuneCountInString(n.new)
+	}
+	return false
+}
+
 func (n normReplace) byChunk() bool { return n.re == nil && utf8.RuneCountInString(n.old) == 1 }
 
 func (n normStrip) apply(s string, _ bool) string {
@@ -107,7 +121,7 @@ func (normStrip) byChunk() bool { return false }
 
 func (normStripAccents) apply(s string, _ bool) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.Is(unicode.M, r) {
+		if unicode.Is(unicode.M, r) && !unicode.Is(opaque, r) {
 			return -1
 		}
 		return r

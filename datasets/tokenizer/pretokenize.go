@@ -78,8 +78,8 @@ func (p preMetaspace) split(s string, at place, next func(string, place)) {
 func (p preSplit) split(s string, at place, next func(string, place)) {
 	emit := func(start, end int) {
 		if start < end {
-			next(s[start:end], at)
-			at = place{section: true}
+			next(s[start:end], place{section: at.section, text: at.text && start == 0})
+			at.section = true
 		}
 	}
 	// begin is where the piece that is not handed on yet begins; contiguous delimiters
@@ -157,6 +157,32 @@ func findClass(mask runeClass, runs bool) finder {
 		}
 		return 0, 0, false
 	}
+}
+
+// findWords finds runs of \w, or of characters that are neither that nor white space.
+func findWords(s string, i int) (start, end int, ok bool) {
+	kind := func(i int) (word, other bool, width int) {
+		r, w := utf8.DecodeRuneInString(s[i:])
+		word = isWord(r)
+		return word, !word && classOf(r)&classSpace == 0, w
+	}
+	for i < len(s) {
+		word, other, w := kind(i)
+		if !word && !other {
+			i += w
+			continue
+		}
+		end := i + w
+		for end < len(s) {
+			nextWord, nextOther, w := kind(end)
+			if nextWord != word || nextOther != other {
+				break
+			}
+			end += w
+		}
+		return i, end, true
+	}
+	return 0, 0, false
 }
 
 // byteAlphabet maps bytes to the printable characters that byte-level vocabularies write

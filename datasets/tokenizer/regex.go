@@ -1,6 +1,9 @@
 package tokenizer
 
-import "unicode/utf8"
+import (
+	"slices"
+	"unicode/utf8"
+)
 
 // regex is a backtracking matcher for the part of Oniguruma's syntax that
 // pre-tokenizers are written in: characters, classes (ranges, \p{…}, \s \d \w, negation,
@@ -31,10 +34,33 @@ func compileRegex(pattern string) (*regex, error) {
 	if err == nil && p.pos < len(p.src) {
 		err = p.errorf("unmatched %q", p.src[p.pos:p.pos+1])
 	}
+	if err == nil && matchesEmpty(n) {
+		err = p.errorf("a pattern that matches the empty text is not supported")
+	}
 	if err != nil {
 		return nil, err
 	}
 	return &regex{match: n.compile(func(_ string, i int) int { return i })}, nil
+}
+
+// matchesEmpty reports whether n may match no character at all. The reference cuts a text at
+// each such match.
+func matchesEmpty(n regexNode) bool {
+	switch n := n.(type) {
+	case regexSet:
+		return false
+	case regexSeq:
+		for _, sub := range n {
+			if !matchesEmpty(sub) {
+				return false
+			}
+		}
+	case regexAlt:
+		return slices.ContainsFunc(n, matchesEmpty)
+	case regexRepeat:
+		return n.min == 0 || matchesEmpty(n.sub)
+	}
+	return true
 }
 
 // regexNode is one part of a pattern; compile joins it to what comes after it.

@@ -285,7 +285,7 @@ func (p *regexParser) class() (*runeSet, error) {
 			p.pos++
 			return set, nil
 		case strings.HasPrefix(p.src[p.pos:], "[:"):
-			return nil, p.errorf("POSIX classes are not supported")
+			return nil, p.errorf("a POSIX class is not supported")
 		case p.take("&&"):
 			part = &runeSet{}
 			set.and = append(set.and, part)
@@ -349,6 +349,9 @@ var regexEscapes = map[byte]rune{'n': '\n', 'r': '\r', 't': '\t', 'f': '\f', 'v'
 // wordTables is \w: letters, marks, decimal digits, connector punctuation.
 var wordTables = append(properties("L", "M", "Nd", "Nl", "Pc"), unicode.Other_Alphabetic)
 
+// latinWords are the superscripts and fractions that Oniguruma counts as \w besides.
+var latinWords = ranges(0xB2, 0xB3, 0xB9, 0xB9, 0xBC, 0xBE)
+
 func (p *regexParser) escape() (runeItem, error) {
 	p.pos++ // backslash
 	if p.pos >= len(p.src) {
@@ -363,7 +366,7 @@ func (p *regexParser) escape() (runeItem, error) {
 	case 'd', 'D':
 		return negated(c == 'D', property("Nd")), nil
 	case 'w', 'W':
-		return negated(c == 'W', wordTables), nil
+		return &runeSet{not: c == 'W', items: []runeItem{wordTables, runeTables{latinWords}}}, nil
 	case 'p', 'P':
 		return p.property(c == 'P')
 	case 'u', 'x':
