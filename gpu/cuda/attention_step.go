@@ -83,7 +83,7 @@ func (o *operation) decode(y, q *Buffer, one cachedRows, table uint64, caches []
 	most := max(1, 512/(s.KVHeads*ceil(rows, r)))
 	places := min(most, ceil(capacity, 128))
 	parts := o.scratch("shares of attention", 4*sequences*places*rows*s.KVHeads*(s.HeadDim+2))
-	launch(o, "attention_decode", fmt.Sprintf("R=%d T=%s", r, q.element()), [3]int{places, s.KVHeads, sequences * ceil(rows, r)}, 128, 4*4*r*(8*lanes+2)+16, struct {
+	launch(o, "attention_decode", fmt.Sprintf("R=%d T=%s", r, q.element()), [3]int{places, s.KVHeads, sequences * ceil(rows, r)}, 128, 4*4*r*(8*lanes+2)+16+4*r, struct {
 		parts, q, rows                                uint64
 		one                                           cachedRows
 		n, most, heads, kvheads, width, lanes, window int32

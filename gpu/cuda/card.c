@@ -52,12 +52,14 @@ void card_forget(CUcontext context, CUgraphExec graph) {
 	if (!cuCtxSetCurrent(context)) cuGraphExecDestroy(graph);
 }
 
-CUresult card_tensor_map(void *map, CUdeviceptr address, int width, int heads, int tokens, int rows) {
+CUresult card_tensor_map(CUcontext context, void *map, CUdeviceptr address, int width, int heads, int tokens, int rows) {
+	CUresult r = cuCtxSetCurrent(context);
+	if (r) return r;
 	CUtensorMap m; // the driver wants it at a multiple of 64
 	cuuint64_t size[] = {(cuuint64_t)width, (cuuint64_t)heads, (cuuint64_t)tokens};
 	cuuint64_t bytes[] = {(cuuint64_t)width * 2, (cuuint64_t)width * (cuuint64_t)heads * 2}; // to the next head, to the next token
 	cuuint32_t box[] = {64, 1, (cuuint32_t)rows}, step[] = {1, 1, 1};
-	CUresult r = cuTensorMapEncodeTiled(&m, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)(uintptr_t)address, size, bytes, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+	r = cuTensorMapEncodeTiled(&m, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)(uintptr_t)address, size, bytes, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
 					    CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
 	if (!r) memcpy(map, &m, sizeof m);
 	return r;

@@ -332,7 +332,7 @@ func (c *card) trials() trials {
 func (c *card) hopper() bool { return c.arch == "sm_90" && c.compiler.major >= 12 }
 
 func (c *card) tensorMap(t tensor) (m tensorMap, err error) {
-	r := C.card_tensor_map(unsafe.Pointer(&m), C.CUdeviceptr(t.address), C.int(t.width), C.int(t.heads), C.int(t.tokens), C.int(t.rows))
+	r := C.card_tensor_map(c.c(), unsafe.Pointer(&m), C.CUdeviceptr(t.address), C.int(t.width), C.int(t.heads), C.int(t.tokens), C.int(t.rows))
 	return m, result("describe a tensor", int(r))
 }
 

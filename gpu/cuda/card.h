@@ -24,7 +24,7 @@ CUresult card_replay(CUcontext context, CUgraphExec graph, CUstream stream);
 void card_forget(CUcontext context, CUgraphExec graph);
 // card_tensor_map fills the 128 bytes at map: a matrix of bfloat16 [tokens, heads, width] in boxes of 64 columns of a head and rows
 // tokens, which the copy engine swizzles by 128 bytes.
-CUresult card_tensor_map(void *map, CUdeviceptr address, int width, int heads, int tokens, int rows);
+CUresult card_tensor_map(CUcontext context, void *map, CUdeviceptr address, int width, int heads, int tokens, int rows);
 
 // The run-time compiler.
 typedef struct { int major, minor, archs, arch[128]; } nvrtc_facts;

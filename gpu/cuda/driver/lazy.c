@@ -13,8 +13,11 @@ static CUresult started = CUDA_ERROR_NO_DEVICE;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void start(void) {
-	const char *file = getenv("LONGALIGN_LIBCUDA"); /* another driver file, for tests */
-	driver = dlopen(file ? file : "libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
+	const char *named = getenv("LONGALIGN_LIBCUDA"); /* another driver file, for tests */
+	/* Containers get the driver in a folder that their loader may not know. */
+	const char *files[] = {"libcuda.so.1", "/usr/local/nvidia/lib64/libcuda.so.1", "/usr/local/nvidia/lib/libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1"};
+	if (named) driver = dlopen(named, RTLD_NOW | RTLD_GLOBAL);
+	else for (size_t i = 0; !driver && i < sizeof files / sizeof *files; i++) driver = dlopen(files[i], RTLD_NOW | RTLD_GLOBAL);
 	if (!driver) return;
 	CUresult (*init)(unsigned int) = (CUresult (*)(unsigned int))dlsym(driver, "cuInit");
 	started = init ? init(0) : CUDA_ERROR_SHARED_OBJECT_SYMBOL_NOT_FOUND;

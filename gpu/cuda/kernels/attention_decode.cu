@@ -14,7 +14,8 @@ struct Args {
 #define KEYS 4
 
 KERNEL(attention_decode, 128)(Args a) {
-	SHARED(float, scratch); // by warp and row: output [lanes · 8], top, sum; then where the keys and values are
+	SHARED(float, scratch); // by warp and row: output [lanes · 8], top, sum; then where the keys and values are, and
+	// the last key that each row sees
 	int g = blockIdx.y, group = a.heads / a.kvheads, rows = a.n * group, blocks = (rows + R - 1) / R;
 	int r0 = blockIdx.z % blocks * R;
 	Rows cache = a.rows ? a.rows[blockIdx.z / blocks] : a.one;
@@ -25,7 +26,9 @@ KERNEL(attention_decode, 128)(Args a) {
 	i64 step = (i64)a.kvheads * a.e;
 	float scale = a.scale * 1.44269504f, q[R][8], out[R][8], top[R], sum[R];
 	volatile u64 *place = (volatile u64 *)(scratch + 4 * R * width); // read anew in each round: eight rows leave no registers for it
+	volatile int *lasts = (volatile int *)(place + 2);
 	if (threadIdx.x == 0) place[0] = cache.keys, place[1] = cache.values;
+	if (threadIdx.x < R) lasts[threadIdx.x] = cache.length - a.n + min(r0 + (int)threadIdx.x, rows - 1) / group;
 	__syncthreads();
 	UNROLL for (int r = 0; r < R; r++) {
 		int row = min(r0 + r, rows - 1);
@@ -44,7 +47,7 @@ KERNEL(attention_decode, 128)(Args a) {
 			take8(v[u], values + at, a.wide, there);
 		}
 		UNROLL for (int r = 0; r < R; r++) {
-			int last = cache.length - a.n + min(r0 + r, rows - 1) / group;
+			int last = lasts[r];
 			float p[KEYS], next = top[r];
 			UNROLL for (int u = 0; u < KEYS; u++) {
 				int key = base + u * groups + mine;

@@ -14,7 +14,10 @@ struct __align__(64) Map { u64 opaque[16]; }; // a tensor map: [tokens, heads, w
 
 DEV void barrier_init(u64 *bar, int count) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(bar)), "r"(count) : "memory"); }
 DEV void barriers_ready() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-DEV void barrier_arrive(u64 *bar) { asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(bar)) : "memory"); }
+// barrier_arrive arrives where that is wanted. The condition is inside, so that there is no branch while products are under way.
+DEV void barrier_arrive(u64 *bar, bool wanted) {
+	asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %1, 0;\n@p mbarrier.arrive.shared::cta.b64 _, [%0];\n}" ::"r"(shared_address(bar)), "r"((int)wanted) : "memory");
+}
 // barrier_expect arrives and makes the barrier wait for that many bytes too.
 DEV void barrier_expect(u64 *bar, int bytes) { asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)), "r"(bytes) : "memory"); }
 
@@ -59,6 +62,12 @@ template <int N> DEV void hold(float (&c)[N]) {
 	UNROLL for (int i = 0; i < N; i++) asm volatile("" : "+f"(c[i])::"memory");
 }
 
+// fresh keeps the compiler from computing what depends on x ahead of a loop, which costs registers.
+DEV int fresh(int x) {
+	asm volatile("" : "+r"(x));
+	return x;
+}
+
 // add_pair adds two neighbours in device memory atomically.
 DEV void add_pair(float *to, float x, float y) { asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" ::"l"(to), "f"(x), "f"(y) : "memory"); }
 
@@ -89,12 +98,11 @@ WGMMA(128, 64, 64, 65, 66, 67, 68, 69, 70)
 #endif
 
 // Descriptors of operands: along_k of a tile's 16 columns from c, whose rows from r are the operand's; across_k of 16 rows from r,
-// whose columns from c are the operand's (AT, BT). The tile has that many rows.
-DEV u64 along_k(const void *tile, int rows, int r, int c) {
-	u32 at = shared_address(tile) + c / 64 * rows * PANEL + r * PANEL + c % 64 * 2;
-	return (u64)((at & 0x3ffff) >> 4) | (u64)1 << 16 | (u64)(8 * PANEL >> 4) << 32 | (u64)1 << 62;
-}
-DEV u64 across_k(const void *tile, int rows, int r, int c) {
-	u32 at = shared_address(tile) + c / 64 * rows * PANEL + r * PANEL + c % 64 * 2;
-	return (u64)((at & 0x3ffff) >> 4) | (u64)(rows * PANEL >> 4) << 16 | (u64)(8 * PANEL >> 4) << 32 | (u64)1 << 62;
-}
+// whose columns from c are the operand's (AT, BT). The tile has that many rows. They are sums, so that the compiler has one for each
+// tile and adds constants: places are multiples of 16, and shared memory ends long before its number of a place does.
+DEV u64 descriptor(const void *tile, int bytes, u32 panels) { return (u64)1 << 62 | (u64)(8 * PANEL >> 4) << 32 | ((shared_address(tile) >> 4) + (bytes >> 4) + (panels << 16)); }
+DEV u64 along_k(const void *tile, int rows, int r, int c) { return descriptor((const u16 *)tile + r * 64, c / 64 * rows * PANEL + c % 64 * 2, 1); }
+DEV u64 across_k(const void *tile, int rows, int r, int c) { return descriptor((const u16 *)tile + c / 64 * rows * 64 + c % 64, r * PANEL, rows * PANEL >> 4); }
+
+// warpgroup is the number of this thread's warpgroup, the same for all of a warp as the compiler sees.
+DEV int warpgroup() { return __shfl_sync(0xffffffffu, (int)threadIdx.x / 128, 0); }

@@ -46,7 +46,7 @@ KERNEL(hopper_attention, 384)(GRID_CONSTANT Args a) {
 		}
 	} else {
 		registers_more<240>();
-		int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32, first = m0 + group * 64, row = first + threadIdx.x % 128 / 32 * 16 + lane / 4;
+		int group = warpgroup() - 1, lane = threadIdx.x % 32, first = m0 + group * 64, row = first + threadIdx.x % 128 / 32 * 16 + lane / 4;
 		float scale = a.scale * 1.44269504f;
 		float p[64], out[D / 2], top[2] = {-INFINITE, -INFINITE}, sum[2] = {0, 0}, shrink[2];
 		u32 x[32];
@@ -64,15 +64,18 @@ KERNEL(hopper_attention, 384)(GRID_CONSTANT Args a) {
 			UNROLL for (int c = 0; c < ROWS; c += 16) wgmma<1>(out, x + c / 4, across_k(sv + (i & 1) * ROWS * D, ROWS, c, 0), true);
 			products_group();
 		};
-		auto soften = [&](int i) { // turns tile i's scores into weights
+		auto partial = [&](int i) { // tile i has keys that some query does not see
 			int j0 = (to - 1 - i) * ROWS;
-			if (j0 + ROWS > nk || j0 + ROWS - 1 > first + ahead || (a.window && j0 <= first + 63 + ahead - a.window)) {
-				UNROLL for (int e = 0; e < 64; e++) {
-					int key = j0 + e / 4 * 8 + lane % 4 * 2 + (e & 1), at = row + (e / 2 & 1) * 8 + ahead;
-					if (key > at || key >= nk || (a.window && key <= at - a.window)) p[e] = -INFINITE;
-				}
-			}
+			return j0 + ROWS > nk || j0 + ROWS - 1 > first + ahead || (a.window && j0 <= first + 63 + ahead - a.window);
+		};
+		auto soften = [&](int i, bool marks) { // turns tile i's scores into weights
+			int j0 = (to - 1 - i) * ROWS + lane % 4 * 2;
 			UNROLL for (int r = 0; r < 2; r++) {
+				if (marks) {
+					int at = row + r * 8 + ahead - j0, last = min(at, nk - 1 - j0), least = a.window ? at - a.window + 1 : 0;
+					UNROLL for (int e = 0; e < 64; e++)
+						if ((e / 2 & 1) == r) p[e] = (e / 4 * 8 + (e & 1) > last) | (e / 4 * 8 + (e & 1) < least) ? -INFINITE : p[e];
+				}
 				float next = top[r];
 				UNROLL for (int e = 0; e < 64; e++)
 					if ((e / 2 & 1) == r) next = fmaxf(next, p[e]);
@@ -90,30 +93,41 @@ KERNEL(hopper_attention, 384)(GRID_CONSTANT Args a) {
 		auto narrow = [&]() { // packs the weights for the product with the values
 			UNROLL for (int i = 0; i < 32; i++) x[i] = pack(p[2 * i], p[2 * i + 1]);
 		};
+		auto settle = [&](int i) { // waits for the values of tile i and packs the weights of the next
+			products_wait<0>();
+			hold(out);
+			barrier_arrive(v_free + (i & 1), lane == 0);
+			UNROLL for (int e = 0; e < D / 2; e++) out[e] *= shrink[e / 2 & 1];
+			narrow();
+		};
+		// Behind a branch the compiler does not know which products have ended, and before one it lets nothing wait early: so the
+		// softmax, which runs under the products of the tile before, ends the loop's body, and the branch on its kind is before it.
+		auto turn = [&](int i, bool marks) {
+			barrier_of(1 + group, 256);
+			score(i);
+			gather(i - 1);
+			barrier_leave(2 - group, 256);
+			products_wait<1>();
+			hold(p);
+			barrier_arrive(k_free + (i & 1), lane == 0);
+			soften(i, marks);
+		};
 
 		barrier_wait(q_here, 0);
 		score(0);
 		products_wait<0>();
 		hold(p);
-		if (lane == 0) barrier_arrive(k_free);
-		soften(0);
+		barrier_arrive(k_free, lane == 0);
+		soften(0, true);
 		narrow();
-		if (group == 1 && to - from > 1) barrier_leave(1, 256); // the first turn is the other's
+		if (group == 1) barrier_leave(1, 256); // the first turn is the other's
 		for (int i = 1; i < to - from; i++) {
-			barrier_of(1 + group, 256);
-			score(i);
-			gather(i - 1);
-			if (group == 0 || i + 1 < to - from) barrier_leave(2 - group, 256);
-			products_wait<1>();
-			hold(p);
-			if (lane == 0) barrier_arrive(k_free + (i & 1));
-			soften(i);
-			products_wait<0>();
-			hold(out);
-			if (lane == 0) barrier_arrive(v_free + ((i - 1) & 1));
-			UNROLL for (int e = 0; e < D / 2; e++) out[e] *= shrink[e / 2 & 1];
-			narrow();
+			if (i > 1) settle(i - 2);
+			if (partial(i)) turn(i, true);
+			else turn(i, false);
 		}
+		if (group == 0) barrier_of(1, 256); // the last turn, which the other gave
+		if (to - from > 1) settle(to - from - 2);
 		gather(to - from - 1);
 		products_wait<0>();
 		hold(out);

@@ -50,70 +50,74 @@ KERNEL(hopper_attention_grad_kv, 384)(GRID_CONSTANT Args a) {
 				if (++m == tiles) m = 0, h++;
 			}
 		} else if (threadIdx.x / 32 == 1) {
-			int h = g * group, m = 0;
-			for (int i = 0; i < steps; i++) {
+			i64 sequence = (i64)g * group * a.tokens + t0;
+			for (int i = 0, m0 = n0; i < steps; i++) {
 				int stage = i & 1;
 				if (i > 1) barrier_wait(free + stage, i / 2 & 1 ^ 1);
-				for (int r = threadIdx.x % 32; r < QUERIES; r += 32) {
-					i64 at = (i64)h * a.tokens + t0 + min(n0 + m * QUERIES + r, n - 1);
+				UNROLL for (int r = threadIdx.x % 32; r < QUERIES; r += 32) {
+					i64 at = sequence + min(m0 + r, n - 1);
 					statistics[stage * 2 * QUERIES + r] = a.lse[at] * 1.44269504f;
 					statistics[stage * 2 * QUERIES + QUERIES + r] = a.delta[at];
 				}
-				barrier_arrive(known + stage);
-				if (++m == tiles) m = 0, h++;
+				barrier_arrive(known + stage, true);
+				if ((m0 += QUERIES) >= end) m0 = n0, sequence += a.tokens;
 			}
 		}
 	} else {
 		registers_more<240>();
-		int half = threadIdx.x / 128 - 1, lane = threadIdx.x % 32, first = n0 + half * 64, row = first + threadIdx.x % 128 / 32 * 16 + lane / 4;
+		int half = warpgroup() - 1, lane = threadIdx.x % 32, first = n0 + half * 64, row = first + threadIdx.x % 128 / 32 * 16 + lane / 4;
 		float scale = a.scale * 1.44269504f, dk[D / 2], dv[D / 2];
 		UNROLL for (int i = 0; i < D / 2; i++) dk[i] = dv[i] = 0;
-		barrier_wait(k_here, 0);
-		int h = g * group, m = 0;
-		for (int i = 0; i < steps; i++) {
-			int stage = i & 1, turn = i / 2 & 1, m0 = n0 + m * QUERIES;
+		float p[32], ds[32];
+		// Begins the products of step i, whose queries begin at m0, and has the weights in p. No branch is between the wait for some
+		// products and the last use of their results, for behind one the compiler waits for all; one is after it, so that nothing waits
+		// for the next results before the weights are computed.
+		auto weights = [&](int i, int m0, bool marks) {
+			int stage = i & 1, parity = i / 2 & 1;
 			const u16 *q = sq + stage * QUERIES * D, *dy = sdy + stage * QUERIES * D;
-			const float *lse = statistics + stage * 2 * QUERIES, *delta = lse + QUERIES;
-			float p[32], ds[32];
-			u32 x[16];
-			barrier_wait(here + stage, turn);
+			const float *lse = statistics + fresh(stage * 2 * QUERIES + lane % 4 * 2);
+			float s[32];
+			barrier_wait(known + stage, parity);
+			barrier_wait(here + stage, parity);
 			products_begin();
-			UNROLL for (int c = 0; c < D; c += 16) wgmma<0, 0>(p, along_k(sk, ROWS, half * 64, c), along_k(q, QUERIES, 0, c), c > 0);
+			UNROLL for (int c = 0; c < D; c += 16) wgmma<0, 0>(s, along_k(sk, ROWS, half * 64, c), along_k(q, QUERIES, 0, c), c > 0);
 			products_group();
 			UNROLL for (int c = 0; c < D; c += 16) wgmma<0, 0>(ds, along_k(sv, ROWS, half * 64, c), along_k(dy, QUERIES, 0, c), c > 0);
 			products_group();
-			barrier_wait(known + stage, turn);
 			products_wait<1>();
-			hold(p);
-			bool masked = m0 + QUERIES > n || first + 63 > m0 || (a.window && first <= m0 + QUERIES - 1 - a.window);
-			UNROLL for (int e = 0; e < 32; e++) p[e] = exp2_fast(p[e] * scale - lse[e / 4 * 8 + lane % 4 * 2 + (e & 1)]);
-			if (masked) {
-				UNROLL for (int e = 0; e < 32; e++) {
-					int at = m0 + e / 4 * 8 + lane % 4 * 2 + (e & 1), key = row + (e / 2 & 1) * 8;
-					if (key > at || at >= n || key >= n || (a.window && key <= at - a.window)) p[e] = 0;
+			hold(s);
+			UNROLL for (int e = 0; e < 32; e++) p[e] = exp2_fast(s[e] * scale - lse[e / 4 * 8 + (e & 1)]);
+			if (marks) {
+				UNROLL for (int r = 0; r < 2; r++) {
+					// A key behind the sequence comes after all its queries.
+					int key = row + r * 8 - m0 - lane % 4 * 2, last = n - 1 - m0 - lane % 4 * 2;
+					if (a.window) last = min(last, key + a.window - 1);
+					UNROLL for (int e = 0; e < 32; e++)
+						if ((e / 2 & 1) == r) p[e] = (e / 4 * 8 + (e & 1) < key) | (e / 4 * 8 + (e & 1) > last) ? 0.f : p[e];
 				}
 			}
-			UNROLL for (int e = 0; e < 16; e++) x[e] = pack(p[2 * e], p[2 * e + 1]);
+		};
+		auto gather = [&](int i, int h, int m0) { // adds to dk and dv, and to dq
+			int stage = i & 1;
+			const u16 *q = sq + stage * QUERIES * D, *dy = sdy + stage * QUERIES * D;
+			const float *delta = statistics + fresh(stage * 2 * QUERIES + QUERIES + lane % 4 * 2);
+			u32 x[16], y[16];
 			products_wait<0>();
 			hold(ds);
-			products_begin();
-			UNROLL for (int c = 0; c < QUERIES; c += 16) wgmma<1>(dv, x + c / 4, across_k(dy, QUERIES, c, 0), true);
-			products_group();
-			u32 y[16];
 			UNROLL for (int e = 0; e < 16; e++) {
-				const float *d = delta + e / 2 * 8 + lane % 4 * 2;
+				const float *d = delta + e / 2 * 8;
+				x[e] = pack(p[2 * e], p[2 * e + 1]);
 				y[e] = pack(p[2 * e] * (ds[2 * e] - d[0]), p[2 * e + 1] * (ds[2 * e + 1] - d[1])); // but for the scale, which dk and dq get at the end
 			}
 			products_begin();
+			UNROLL for (int c = 0; c < QUERIES; c += 16) wgmma<1>(dv, x + c / 4, across_k(dy, QUERIES, c, 0), true);
 			UNROLL for (int c = 0; c < QUERIES; c += 16) wgmma<1>(dk, y + c / 4, across_k(q, QUERIES, c, 0), true);
 			products_group();
 #if FAST
 			// ds goes to shared memory as the product with the keys wants it: a tile of 128 keys by 64 queries.
 			if (i > 0) barrier_of(1, 256); // both have read the last one
-			UNROLL for (int e = 0; e < 16; e++) {
-				int r = half * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4 + (e & 1) * 8, piece = e / 2;
-				*(u32 *)(sds + r * 64 + ((piece ^ (r & 7)) << 3) + lane % 4 * 2) = y[e];
-			}
+			int r = fresh(row - n0);
+			UNROLL for (int e = 0; e < 16; e++) *(u32 *)(sds + (r + (e & 1) * 8) * 64 + ((e / 2 ^ (r & 7)) << 3) + lane % 4 * 2) = y[e];
 			visible();
 			barrier_of(2, 256);
 			// Each warpgroup has half of the columns; where those are too few, half of the keys.
@@ -125,20 +129,33 @@ KERNEL(hopper_attention_grad_kv, 384)(GRID_CONSTANT Args a) {
 				UNROLL for (int c = 0; c < 64; c += 16) wgmma<1, 1>(part, across_k(sds, ROWS, half * 64 + c, 0), across_k(sk, ROWS, half * 64 + c, 0), c > 0);
 			}
 			products_group();
+#endif
 			products_wait<0>();
+			hold(dk);
+			hold(dv);
+			barrier_arrive(free + stage, lane == 0);
+#if FAST
 			hold(part);
-			int query = m0 + threadIdx.x % 128 / 32 * 16 + lane / 4, heads = group * (int)gridDim.y;
+			int query = fresh(m0 + row - first), heads = group * (int)gridDim.y;
 			UNROLL for (int r = 0; r < 2; r++) {
 				if (query + 8 * r >= n) continue;
 				float *to = a.dq + ((i64)(t0 + query + 8 * r) * heads + h - a.first * group) * D + (D == 128 ? half * 64 : 0) + lane % 4 * 2;
 				UNROLL for (int j = 0; j < 8; j++) add_pair(to + j * 8, part[4 * j + 2 * r], part[4 * j + 2 * r + 1]);
 			}
 #endif
-			products_wait<0>();
-			hold(dk);
-			hold(dv);
-			if (lane == 0) barrier_arrive(free + stage);
+		};
+		auto partial = [&](int m0) { // the tile has pairs that are not seen
+			return m0 + QUERIES > n || first + 63 > m0 || (a.window && first <= m0 + QUERIES - 1 - a.window);
+		};
+		barrier_wait(k_here, 0);
+		int h = g * group, m = 0;
+		weights(0, n0, true);
+		for (int i = 0;;) {
+			gather(i, h, n0 + m * QUERIES);
+			if (++i == steps) break;
 			if (++m == tiles) m = 0, h++;
+			if (partial(n0 + m * QUERIES)) weights(i, n0 + m * QUERIES, true);
+			else weights(i, n0 + m * QUERIES, false);
 		}
 		UNROLL for (int r = 0; r < 2; r++) {
 			int t = row + r * 8;

@@ -44,7 +44,7 @@ KERNEL(hopper_attention_grad_q, 384)(GRID_CONSTANT Args a) {
 		}
 	} else {
 		registers_more<240>();
-		int group = threadIdx.x / 128 - 1, lane = threadIdx.x % 32, first = m0 + group * 64, row = first + threadIdx.x % 128 / 32 * 16 + lane / 4;
+		int group = warpgroup() - 1, lane = threadIdx.x % 32, first = m0 + group * 64, row = first + threadIdx.x % 128 / 32 * 16 + lane / 4;
 		const float log2e = 1.44269504f;
 		float scale = a.scale * log2e, lse[2], delta[2], p[64], dp[64], out[D / 2];
 		u32 x[32];
@@ -53,41 +53,59 @@ KERNEL(hopper_attention_grad_q, 384)(GRID_CONSTANT Args a) {
 			lse[r] = a.lse[at] * log2e, delta[r] = a.delta[at];
 		}
 		UNROLL for (int i = 0; i < D / 2; i++) out[i] = 0;
-		barrier_wait(q_here, 0);
-		for (int i = 0; i < to - from; i++) {
-			int stage = i & 1, turn = i / 2 & 1, j0 = (from + i) * ROWS;
+		// Between the wait for some products and the last use of their results there is no branch: behind one the compiler waits for
+		// all products. The weights end the loop's body, so that it does not wait for the next ones before they are computed.
+		auto weights = [&](int i, bool marks) { // begins tile i's scores and what their gradient is made of, and has its weights in p
+			int stage = i & 1, parity = i / 2 & 1;
 			const u16 *k = sk + stage * ROWS * D, *v = sv + stage * ROWS * D;
-			barrier_wait(k_here + stage, turn);
+			barrier_wait(k_here + stage, parity);
+			barrier_wait(v_here + stage, parity);
+			float s[64];
 			products_begin();
-			UNROLL for (int c = 0; c < D; c += 16) wgmma<0, 0>(p, along_k(sq, ROWS, group * 64, c), along_k(k, ROWS, 0, c), c > 0);
+			UNROLL for (int c = 0; c < D; c += 16) wgmma<0, 0>(s, along_k(sq, ROWS, group * 64, c), along_k(k, ROWS, 0, c), c > 0);
 			products_group();
-			barrier_wait(v_here + stage, turn);
 			UNROLL for (int c = 0; c < D; c += 16) wgmma<0, 0>(dp, along_k(sdy, ROWS, group * 64, c), along_k(v, ROWS, 0, c), c > 0);
 			products_group();
 			products_wait<1>();
-			hold(p);
-			bool masked = j0 + ROWS > n || j0 + ROWS - 1 > first || (a.window && j0 <= first + 63 - a.window);
-			UNROLL for (int e = 0; e < 64; e++) p[e] = exp2_fast(p[e] * scale - lse[e / 2 & 1]);
-			if (masked) {
-				UNROLL for (int e = 0; e < 64; e++) {
-					int key = j0 + e / 4 * 8 + lane % 4 * 2 + (e & 1), at = row + (e / 2 & 1) * 8;
-					if (key > at || key >= n || at >= n || (a.window && key <= at - a.window)) p[e] = 0;
+			hold(s);
+			UNROLL for (int e = 0; e < 64; e++) p[e] = exp2_fast(s[e] * scale - lse[e / 2 & 1]);
+			if (marks) {
+				int j0 = (from + i) * ROWS + lane % 4 * 2;
+				UNROLL for (int r = 0; r < 2; r++) {
+					int at = row + r * 8 - j0, last = min(at, n - 1 - j0), least = a.window ? at - a.window + 1 : 0;
+					UNROLL for (int e = 0; e < 64; e++)
+						if ((e / 2 & 1) == r) p[e] = (e / 4 * 8 + (e & 1) > last) | (e / 4 * 8 + (e & 1) < least) ? 0.f : p[e];
 				}
 			}
+		};
+		auto gather = [&](int i) { // adds ds k of tile i to dq
+			int stage = i & 1;
 			products_wait<0>();
 			hold(dp);
-			if (lane == 0) barrier_arrive(v_free + stage);
+			barrier_arrive(v_free + stage, lane == 0);
 			UNROLL for (int e = 0; e < 32; e++) {
 				float low = p[2 * e] * (dp[2 * e] - delta[e & 1]), high = p[2 * e + 1] * (dp[2 * e + 1] - delta[e & 1]);
 				x[e] = pack(low, high); // but for the scale, which dq gets at the end
 			}
 			products_begin();
-			UNROLL for (int c = 0; c < ROWS; c += 16) wgmma<1>(out, x + c / 4, across_k(k, ROWS, c, 0), true);
+			UNROLL for (int c = 0; c < ROWS; c += 16) wgmma<1>(out, x + c / 4, across_k(sk + stage * ROWS * D, ROWS, c, 0), true);
 			products_group();
 			products_wait<0>();
 			hold(out);
-			if (lane == 0) barrier_arrive(k_free + stage);
+			barrier_arrive(k_free + stage, lane == 0);
+		};
+		auto partial = [&](int i) { // tile i has keys that some query does not see
+			int j0 = (from + i) * ROWS;
+			return j0 + ROWS > n || j0 + ROWS - 1 > first || (a.window && j0 <= first + 63 - a.window);
+		};
+		barrier_wait(q_here, 0);
+		weights(0, true);
+		for (int i = 1; i < to - from; i++) {
+			gather(i - 1);
+			if (partial(i)) weights(i, true);
+			else weights(i, false);
 		}
+		gather(to - from - 1);
 		UNROLL for (int r = 0; r < 2; r++) {
 			int t = row + r * 8;
 			if (t >= n) continue;
