@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +19,7 @@ import (
 func newScoreCommand() *cobra.Command {
 	var (
 		benchmark, predictions, jiebaDir string
-		perSample, corrected             bool
+		perSample, corrected, averages   bool
 	)
 	cmd := &cobra.Command{
 		Use:   "score --benchmark longbench|longbench-e --predictions DIR",
@@ -35,7 +36,8 @@ numbers of rows, duplicates) is told on standard error.
 Chinese datasets need jieba's dictionary: --jieba, else LONGALIGN_JIEBA, else what
 "starter fetch jieba" put into the user's cache, else an installed Python jieba.`,
 		Example: `  starter score --benchmark longbench --predictions pred/my-model
-  starter score --benchmark longbench --predictions pred/my-model --corrected`,
+  starter score --benchmark longbench --predictions pred/my-model --corrected
+  starter score --benchmark longbench --predictions pred/my-model --averages`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := longbench.ParseBenchmark(benchmark)
@@ -56,6 +58,9 @@ Chinese datasets need jieba's dictionary: --jieba, else LONGALIGN_JIEBA, else wh
 			for _, w := range report.Warnings() {
 				fmt.Fprintln(cmd.ErrOrStderr(), "score:", w)
 			}
+			if averages {
+				return writeAverages(cmd.OutOrStdout(), report)
+			}
 			return writeScores(cmd.OutOrStdout(), report, perSample, corrected)
 		},
 	}
@@ -64,7 +69,10 @@ Chinese datasets need jieba's dictionary: --jieba, else LONGALIGN_JIEBA, else wh
 	f.StringVar(&predictions, "predictions", "", "directory with one DATASET.jsonl a dataset")
 	f.BoolVar(&perSample, "per-sample", false, "print every sample's score, a fraction of 1, in file order (null: failed)")
 	f.BoolVar(&corrected, "corrected", false, "print beside each score the one without the original's defects, and what differs")
+	f.BoolVar(&averages, "averages", false, "print the means by task category, by language and over all instead, of LongBench-E by length as well")
 	f.StringVar(&jiebaDir, "jieba", "", "directory of jieba's dict.txt and finalseg/")
+	cmd.MarkFlagsMutuallyExclusive("averages", "per-sample")
+	cmd.MarkFlagsMutuallyExclusive("averages", "corrected") // which averages hold anyhow
 	for _, name := range []string{"benchmark", "predictions"} {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic(err) // the flag is defined above
@@ -120,6 +128,41 @@ func writeScores(w io.Writer, report *longbench.Report, perSample, corrected boo
 			out.WriteByte(',')
 		}
 		fmt.Fprintf(&out, "\n    %q: %s", res.Dataset.Name, value)
+	}
+	out.WriteString("\n}\n")
+	_, err := out.WriteTo(w)
+	return err
+}
+
+// averageEntry is a mean over datasets, each of which counts alike. It is null when none of them is there, and not comparable with
+// others' when some are missing.
+type averageEntry struct {
+	Compat    any `json:"compat"`
+	Corrected any `json:"corrected"`
+	Datasets  int `json:"datasets"`
+	Missing   int `json:"missing"`
+}
+
+// writeAverages prints one JSON object with the means by name.
+func writeAverages(w io.Writer, report *longbench.Report) error {
+	a := report.Averages()
+	var out bytes.Buffer
+	out.WriteByte('{')
+	value := func(v float64) any {
+		if math.IsNaN(v) {
+			return nil
+		}
+		return math.Round(100*v) / 100
+	}
+	for i, m := range slices.Concat(a.Categories, a.Languages, a.Buckets, []longbench.Average{a.Overall}) {
+		entry, err := json.Marshal(averageEntry{value(m.Compat), value(m.Corrected), m.Datasets, m.Missing})
+		if err != nil {
+			return fmt.Errorf("score: %s: %w", m.Name, err)
+		}
+		if i > 0 {
+			out.WriteByte(',')
+		}
+		fmt.Fprintf(&out, "\n    %q: %s", m.Name, entry)
 	}
 	out.WriteString("\n}\n")
 	_, err := out.WriteTo(w)

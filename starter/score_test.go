@@ -55,6 +55,14 @@ func TestScorePrintsWhatTheOriginalWrites(t *testing.T) {
 			map[string]string{"lcc.jsonl": markedRow}, []string{"--corrected"},
 			`{"lcc": {"compat":35,"corrected":100,"changed":{"marked-code-line":1},"why":{"marked-code-line":"the original skips right code lines that hold ` + "`" + `, # or //"}}}`, nil,
 		},
+		"averages, those without a dataset null": {
+			map[string]string{"lcc.jsonl": markedRow, "qasper.jsonl": rightRow + wrongRow}, []string{"--averages"},
+			`{"single-doc QA": {"compat":40,"corrected":40,"datasets":1,"missing":3}, "multi-doc QA": {"compat":null,"corrected":null,"datasets":0,"missing":4},
+			"summarization": {"compat":null,"corrected":null,"datasets":0,"missing":4}, "few-shot learning": {"compat":null,"corrected":null,"datasets":0,"missing":4},
+			"synthetic tasks": {"compat":null,"corrected":null,"datasets":0,"missing":3}, "code completion": {"compat":35,"corrected":100,"datasets":1,"missing":1},
+			"en": {"compat":37.5,"corrected":70,"datasets":2,"missing":14}, "zh": {"compat":35,"corrected":100,"datasets":1,"missing":6},
+			"overall": {"compat":37.5,"corrected":70,"datasets":2,"missing":19}}`, []string{"averages over them are incomplete"},
+		},
 		"duplicates count twice in the original": {
 			map[string]string{"qasper.jsonl": rightRow + wrongRow + rightRow}, []string{"--per-sample", "--corrected"},
 			`{"qasper": [{"_id":"a","compat":0.8,"corrected":0.8},{"_id":"b","compat":0,"corrected":0},{"_id":"a","compat":0.8,"corrected":null,"reason":"duplicate-row"}]}`,

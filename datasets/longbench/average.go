@@ -17,10 +17,7 @@ type Averages struct {
 	Categories []Average
 	// Languages are English and Chinese. Code counts for both.
 	Languages []Average
-	// ByCategory is the benchmark's headline per language: the mean over the
-	// categories' means, English and Chinese.
-	ByCategory []Average
-	Overall    Average
+	Overall   Average
 	// Buckets are the length buckets of LongBench-E, over all its datasets.
 	Buckets []Average
 }
@@ -35,9 +32,7 @@ func (r *Report) Averages() Averages {
 		if r.Benchmark == LongBenchE && l == Chinese {
 			continue // LongBench-E has no Chinese datasets
 		}
-		in := func(d Dataset) bool { return d.Language == l || d.Language == CodeLanguage }
-		a.Languages = append(a.Languages, r.average(string(l), in))
-		a.ByCategory = append(a.ByCategory, r.macroAverage(string(l), in))
+		a.Languages = append(a.Languages, r.average(string(l), func(d Dataset) bool { return d.Language == l || d.Language == CodeLanguage }))
 	}
 	a.Overall = r.average("overall", func(Dataset) bool { return true })
 	if r.Benchmark == LongBenchE {
@@ -78,22 +73,6 @@ func (r *Report) mean(name string, in func(Dataset) bool, score func(*Result) (c
 		a.Corrected += corrected
 	}
 	return a.divided(a.Datasets)
-}
-
-// macroAverage is the mean over categories of the means within them.
-func (r *Report) macroAverage(name string, in func(Dataset) bool) Average {
-	total, categories := Average{Name: name}, 0
-	for _, c := range []Category{SingleDocQA, MultiDocQA, Summarization, FewShot, Synthetic, Code} {
-		a := r.average("", func(d Dataset) bool { return d.Category == c && in(d) })
-		total.Datasets += a.Datasets
-		total.Missing += a.Missing
-		if a.Datasets > 0 {
-			total.Compat += a.Compat
-			total.Corrected += a.Corrected
-			categories++
-		}
-	}
-	return total.divided(categories)
 }
 
 // divided turns sums into means; of nothing the mean is NaN.

@@ -51,24 +51,11 @@ func (e *RowError) Unwrap() error { return e.Err }
 func ReadPredictions(r io.Reader, name string, d Dataset) ([]Prediction, error) {
 	var rows []Prediction
 	err := eachRow(r, name, func(line int, raw []byte) error {
-		var row struct {
-			Prediction
-			Pred *string `json:"pred"`
-		}
-		if err := json.Unmarshal(raw, &row); err != nil {
+		p, err := parsePrediction(raw)
+		if err != nil {
 			return err
 		}
-		p := row.Prediction
 		p.Line = line
-		switch {
-		case row.Pred == nil && p.Failed == "":
-			return errors.New(`no "pred"; is this a predictions file?`)
-		case len(p.Answers) == 0:
-			return errors.New(`no "answers"; a prediction cannot be scored without them`)
-		}
-		if row.Pred != nil {
-			p.Pred = *row.Pred
-		}
 		if err := belongs(d, p.Dataset, p.Language); err != nil {
 			return err
 		}
@@ -82,6 +69,59 @@ func ReadPredictions(r io.Reader, name string, d Dataset) ([]Prediction, error) 
 		return nil, fmt.Errorf("%s has no rows", name)
 	}
 	return rows, nil
+}
+
+// parsePrediction reads a row by the exact names of its fields, as Python does. What else a program has put there is not looked at.
+func parsePrediction(raw []byte) (p Prediction, err error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &fields); err != nil {
+		return p, err
+	}
+	var pred *string
+	var length *float64
+	for _, f := range []struct {
+		name, want string
+		to         any
+	}{
+		{"pred", "a text", &pred},
+		{"answers", "a list of texts", &p.Answers},
+		{"all_classes", "a list of texts, or null", &p.AllClasses},
+		{"length", "a number", &length},
+		{"failed", "the reason, a text", &p.Failed},
+		{"truncated", "true or false", &p.Truncated},
+		{"dataset", "a text", &p.Dataset},
+		{"language", "a text", &p.Language},
+	} {
+		if raw, ok := fields[f.name]; ok && json.Unmarshal(raw, f.to) != nil {
+			return p, fmt.Errorf("%q is %s; want %s", f.name, shortened(raw), f.want)
+		}
+	}
+	if id := fields["_id"]; len(id) > 0 && json.Unmarshal(id, &p.ID) != nil {
+		p.ID = string(id) // a number, in some programs' files
+	}
+	switch {
+	case pred == nil && p.Failed == "":
+		return p, errors.New(`no "pred"; is this a predictions file?`)
+	case len(p.Answers) == 0:
+		return p, errors.New(`no "answers"; a prediction cannot be scored without them`)
+	}
+	if pred != nil {
+		p.Pred = *pred
+	}
+	if length != nil {
+		n := int(*length)
+		p.Length = &n
+	}
+	return p, nil
+}
+
+// shortened is a value for an error message.
+func shortened(raw json.RawMessage) string {
+	const most = 40
+	if r := []rune(string(raw)); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return string(raw)
 }
 
 // belongs checks a row's own statement of what it is part of.

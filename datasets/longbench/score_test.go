@@ -42,6 +42,8 @@ func TestScoreDirRefusesBadFiles(t *testing.T) {
 		"a language that does not match": {fstest.MapFS{"qasper.jsonl": file(`{"pred":"x","answers":["x"],"language":"zh"}`)}, LongBench, "do not mix languages"},
 		"a row of another dataset":       {fstest.MapFS{"qasper.jsonl": file(`{"pred":"x","answers":["x"],"dataset":"musique"}`)}, LongBench, `row of dataset "musique"`},
 		"Chinese without dictionary":     {fstest.MapFS{"dureader.jsonl": file(good)}, LongBench, "starter fetch jieba"},
+		"a prediction of another type":   {fstest.MapFS{"qasper.jsonl": file(good, `{"pred":["x"],"answers":["x"]}`)}, LongBench, `qasper.jsonl:2: "pred" is ["x"]; want a text`},
+		"answers that are one text":      {fstest.MapFS{"qasper.jsonl": file(`{"pred":"x","answers":"x"}`)}, LongBench, `"answers" is "x"; want a list of texts`},
 		"one dataset in two files":       {fstest.MapFS{"qasper.jsonl": file(good), "qasper_e.jsonl": file(good)}, LongBenchE, "both dataset qasper"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -74,6 +76,22 @@ func TestIncompleteFilesAreScoredAndSaidSo(t *testing.T) {
 		if !strings.Contains(warnings, want) {
 			t.Errorf("%q is not warned about in:\n%s", want, warnings)
 		}
+	}
+}
+
+// Other programs add fields of their own, write numbers for ids and lengths with a point.
+func TestOtherProgramsFilesAreRead(t *testing.T) {
+	d, err := Lookup(LongBenchE, "qasper")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := ReadPredictions(strings.NewReader(`{"_id":12,"pred":"x","Pred":"y","PRED":[1],"answers":["x"],"Answers":null,"all_classes":null,"length":4096.0,"Length":"long","language":null,"extra":{"n":[1e400]}}`), "f", d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	length := 4096
+	if diff := cmp.Diff([]Prediction{{ID: "12", Pred: "x", Answers: []string{"x"}, Length: &length, Line: 1}}, rows); diff != "" {
+		t.Error(diff)
 	}
 }
 
