@@ -99,6 +99,8 @@ func TestWrongUseIsExitCodeTwoAndSaysWhatIsWrong(t *testing.T) {
 		"a report of no run":              {[]string{"report", "--store", store}, "accepts"},
 		"a format that is not known":      {[]string{"report", "x", "--store", store, "--format", "word"}, "word"},
 		"nothing to copy into":            {[]string{"get", "x", "checkpoint", "--store", store}, "--out"},
+		"a flag left out":                 {[]string{"score", "--benchmark", "longbench"}, `required flag(s) "predictions"`},
+		"flags that exclude each other":   {[]string{"score", "--benchmark", "longbench", "--predictions", "x", "--averages", "--per-sample"}, "none of the others"},
 		"an argument too many":            {[]string{"version", "now"}, "unknown command"},
 		"a status without a run":          {[]string{"status"}, "accepts 1 arg(s), received 0"},
 		"a cancellation without a run":    {[]string{"cancel"}, "accepts 1 arg(s), received 0"},

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -110,12 +111,19 @@ func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
+// wrongUse tells cobra's own complaints, which have no type, by how they begin.
+func wrongUse(err error) bool {
+	return slices.ContainsFunc([]string{"unknown command ", "required flag(s) ", "if any flags in the group "}, func(begin string) bool {
+		return strings.HasPrefix(err.Error(), begin)
+	})
+}
+
 func exitCode(ctx context.Context, err error) int {
 	var usage usageError
 	var spec *workflows.SpecError
 	var incomplete incompleteError
 	switch {
-	case errors.As(err, &usage), errors.As(err, &spec), strings.HasPrefix(err.Error(), "unknown command "): // cobra's, which has no type
+	case errors.As(err, &usage), errors.As(err, &spec), wrongUse(err):
 		return exitUsage
 	case errors.As(err, &incomplete):
 		return exitIncomplete
