@@ -89,11 +89,17 @@ func recovered(err *error) {
 	}
 }
 
+// refusesConversation begins what a template's own raise_exception says.
+const refusesConversation = "the template refuses the conversation: "
+
 // shorten leaves the template's source out of gonja's errors, and gonja's words out of ours.
 func shorten(err error) error {
 	text := err.Error()
 	if i := strings.LastIndex(text, refusal); i >= 0 {
 		return errors.New(text[i+len(refusal):])
+	}
+	if i := strings.LastIndex(text, refusesConversation); i >= 0 {
+		return errors.New(text[i:])
 	}
 	if i := strings.LastIndex(text, "': "); i >= 0 && strings.HasPrefix(text, "failed to parse template") {
 		text = text[i+3:]
@@ -116,7 +122,7 @@ func (j *jinja) execute(tok *tokenizer.Tokenizer, messages []Message, generate b
 	vars := map[string]any{
 		"messages": list, "add_generation_prompt": generate, "tools": nil, "documents": nil,
 		"raise_exception": func(message string) (string, error) {
-			return "", fmt.Errorf("the template refuses the conversation: %s", message)
+			return "", errors.New(refusesConversation + message)
 		},
 	}
 	for _, key := range []string{"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"} {

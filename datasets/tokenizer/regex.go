@@ -2,6 +2,7 @@ package tokenizer
 
 import (
 	"slices"
+	"sync/atomic"
 	"unicode/utf8"
 )
 
@@ -96,9 +97,72 @@ func (n regexEnd) compile(next matchFunc) matchFunc {
 	}
 }
 
+// setTable answers what a runeSet has from a bit map, whose pages are made as they are
+// asked for.
+type setTable struct {
+	set   *runeSet
+	ascii [utf8.RuneSelf]bool
+	pages [setPages]atomic.Pointer[setPage]
+}
+
+// setPage has a bit for each of setPageSize characters. The pages cover the planes that hold
+// nearly all text.
+type setPage [setPageSize / 64]uint64
+
+const (
+	setPageSize = 256
+	setPages    = 0x20000 / setPageSize
+)
+
+func newSetTable(set *runeSet) *setTable {
+	t := &setTable{set: set}
+	for r := range rune(utf8.RuneSelf) {
+		t.ascii[r] = set.has(r)
+	}
+	return t
+}
+
+// width returns the width of the character of s at i if it is in the set, else 0.
+func (t *setTable) width(s string, i int) int {
+	if i >= len(s) {
+		return 0
+	}
+	if b := s[i]; b < utf8.RuneSelf {
+		if t.ascii[b] {
+			return 1
+		}
+		return 0
+	}
+	r, w := utf8.DecodeRuneInString(s[i:])
+	if !t.has(r) {
+		return 0
+	}
+	return w
+}
+
+func (t *setTable) has(r rune) bool {
+	at := int(r) / setPageSize
+	if at >= setPages {
+		return t.set.has(r)
+	}
+	page := t.pages[at].Load()
+	if page == nil {
+		page = new(setPage)
+		for k := range setPageSize {
+			if t.set.has(rune(at*setPageSize + k)) {
+				page[k/64] |= 1 << (k % 64)
+			}
+		}
+		t.pages[at].Store(page)
+	}
+	k := int(r) % setPageSize
+	return page[k/64]>>(k%64)&1 != 0
+}
+
 func (n regexSet) compile(next matchFunc) matchFunc {
+	set := newSetTable(n.set)
 	return func(s string, i int) int {
-		if w := n.set.width(s, i); w > 0 {
+		if w := set.width(s, i); w > 0 {
 			return next(s, i+w)
 		}
 		return -1
@@ -139,7 +203,7 @@ func (n regexLook) compile(next matchFunc) matchFunc {
 
 func (n regexRepeat) compile(next matchFunc) matchFunc {
 	if set, ok := n.sub.(regexSet); ok {
-		return n.compileSet(set.set, next)
+		return n.compileSet(newSetTable(set.set), next)
 	}
 	if n.possessive {
 		once := n.sub.compile(func(_ string, i int) int { return i })
@@ -177,7 +241,7 @@ func (n regexRepeat) compile(next matchFunc) matchFunc {
 	return m
 }
 
-func (n regexRepeat) compileSet(set *runeSet, next matchFunc) matchFunc {
+func (n regexRepeat) compileSet(set *setTable, next matchFunc) matchFunc {
 	return func(s string, i int) int {
 		end, count := i, 0
 		for n.max < 0 || count < n.max {

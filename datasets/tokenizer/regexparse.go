@@ -259,18 +259,6 @@ func (x *runeSet) has(r rune) bool {
 	return in != x.not
 }
 
-// width returns the width of the character of s at i if it is in the set, else 0.
-func (x *runeSet) width(s string, i int) int {
-	if i >= len(s) {
-		return 0
-	}
-	r, w := utf8.DecodeRuneInString(s[i:])
-	if !x.has(r) {
-		return 0
-	}
-	return w
-}
-
 func (p *regexParser) class() (*runeSet, error) {
 	p.pos++ // [
 	set := &runeSet{not: p.take("^")}
