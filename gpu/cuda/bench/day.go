@@ -107,6 +107,7 @@ func day(ctx context.Context, s settings) error {
 			{"1.3B, 8k", 2 * time.Minute, me("kernels", "-shape", "1.3b", "-tokens", "8192"), ""},
 			{"7B, 16k", 3 * time.Minute, me("kernels", "-shape", "7b", "-tokens", "16384"), ""},
 			{"7B, 16k, fast", 3 * time.Minute, me("kernels", "-shape", "7b", "-tokens", "16384", "-fast"), ""},
+			{"PyTorch's attention, 7B, 16k", 3 * time.Minute, append(rival("7b", "16384"), "--only", "attention"), "python3"},
 		}},
 		{"4. the step against PyTorch", []part{
 			{"1.3B, 8k", 3 * time.Minute, me("step", "-shape", "1.3b", "-tokens", "8192"), ""},
@@ -118,6 +119,7 @@ func day(ctx context.Context, s settings) error {
 			{"PyTorch, 1.3B, 64k", 4 * time.Minute, rival("1.3b", "65536"), "python3"},
 			{"7B, 8k", 6 * time.Minute, me("step", "-shape", "7b", "-tokens", "8192", "-steps", "3"), ""},
 			{"PyTorch, 7B, 8k", 5 * time.Minute, rival("7b", "8192"), "python3"},
+			{"1.3B, 8k, a checkpoint", 5 * time.Minute, me("checkpoint", "-shape", "1.3b", "-tokens", "8192"), ""},
 			{"7B, prefill of 64k and decode", 4 * time.Minute, me("decode", "-shape", "7b", "-tokens", "65000"), ""},
 		}},
 		{"5. 7B at 64k tokens", []part{{"one step and another", 10 * time.Minute, me("step", "-shape", "7b", "-tokens", "65536", "-steps", "2"), ""}}},

@@ -47,6 +47,23 @@ func kernels(ctx context.Context, s settings) error {
 	}
 	w, g, m1, m2 := b.random(n, gpu.Float32), b.random(n, gpu.Float32), b.random(n, gpu.Float32), b.random(n, gpu.Float32)
 	d.Zero(m2)
+	zeros := func(n int) gpu.Buffer { // of eight bits; the first update fills them
+		z, err := b.Alloc(n, gpu.UInt8)
+		if b.err == nil {
+			b.err = err
+		}
+		return z
+	}
+	moments := func() gpu.Quantized {
+		return gpu.Quantized{Codes: zeros(n), Scales: zeros((n + gpu.QuantBlock - 1) / gpu.QuantBlock)}
+	}
+	m8, v8 := moments(), moments()
+	const drawn = 16
+	logits, draws, next, logProbs := b.random(drawn*V, b.t), make([]gpu.Draw, drawn), make([]int32, drawn), make([]float64, drawn)
+	for i := range draws {
+		draws[i] = gpu.Draw{Temperature: 1, TopP: 0.9, Seed: 1, Counter: uint64(i)}
+	}
+	dtable := b.random(V*D, gpu.Float32)
 	if b.err != nil {
 		return b.err
 	}
@@ -54,10 +71,8 @@ func kernels(ctx context.Context, s settings) error {
 	one := gpu.AttentionShape{Heads: H, KVHeads: G, HeadDim: E, Scale: 1 / math.Sqrt(float64(E)), CuSeqlens: []int32{0, int32(T)}}
 	many := one
 	many.CuSeqlens = pack.CuSeqlens
-	cases := []struct {
-		name string
-		run  func()
-	}{
+	update := gpu.AdamW{LR: 1e-5, Beta1: .9, Beta2: .95, Eps: 1e-8, Step: 1, GradScale: 1}
+	cases := []kernel{
 		{"copy, device to device", func() { d.Copy(w, g) }},
 		{fmt.Sprintf("Linear %d × %d × %d", T, D, D), func() { d.Linear(y, x, gpu.Linear{In: D, Out: D, W: square}) }},
 		{fmt.Sprintf("Linear %d × %d × %d", T, F, D), func() { d.Linear(wide, x, gpu.Linear{In: D, Out: F, W: tall}) }},
@@ -75,13 +90,16 @@ func kernels(ctx context.Context, s settings) error {
 		{"SwiGLUGrad", func() { d.SwiGLUGrad(wide, up, wide, wide, up) }},
 		{"Add", func() { d.Add(y, x) }},
 		{"Embedding", func() { d.Embedding(x, table, ids, D) }},
+		{"EmbeddingGrad", func() { d.EmbeddingGrad(dtable, y, ids, D) }},
 		{"CrossEntropy with gradient", func() {
 			d.CrossEntropy(nll, y, nil, x, gpu.Linear{In: D, Out: V, W: table}, targets, coef)
 		}},
 		{"SquaredNorm", func() { d.SquaredNorm(g) }},
-		{"AdamW", func() {
-			d.AdamW(w, g, m1, m2, gpu.AdamW{LR: 1e-5, Beta1: .9, Beta2: .95, Eps: 1e-8, Step: 1, GradScale: 1})
-		}},
+		{"AdamW", func() { d.AdamW(w, g, m1, m2, update) }},
+		{"AdamW, moments of eight bits", func() { d.AdamW8(w, g, m8, v8, update) }},
+	}
+	if sampler, ok := d.(gpu.Sampler); ok {
+		cases = append(cases, kernel{fmt.Sprintf("Sample, %d rows", drawn), func() { sampler.Sample(next, logProbs, logits, V, draws) }})
 	}
 	peak, bandwidth := limits(d)
 	t := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -104,6 +122,12 @@ func kernels(ctx context.Context, s settings) error {
 		fmt.Fprintf(t, "%s\t%.3f\t%.3g\t%.0f\t%s\t\n", k.name, 1e3*seconds, flops/seconds/1e12, bytes/seconds/1e9, share(flops, bytes, seconds, peak, bandwidth))
 	}
 	return t.Flush()
+}
+
+// kernel is an operation with its operands.
+type kernel struct {
+	name string
+	run  func()
 }
 
 // bench makes buffers and times operations.

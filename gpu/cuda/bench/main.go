@@ -4,6 +4,7 @@
 //	bench kernels               each operation against its roofline
 //	bench step -shape 7b -tokens 65536
 //	bench decode -shape 7b -tokens 65536
+//	bench checkpoint            what writing one costs the steps beside it
 //	bench packs -tokens 65536   the lengths of a pack's sequences, for the rival
 //	bench soak -minutes 5       steps in a row; memory must stay flat
 //	bench day                   everything, each part within its time (make cuda-day prepares it); -from 3, -only 5, -budget 20m
@@ -61,10 +62,10 @@ var shapes = map[string]llama.Shape{
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	parts := map[string]func(context.Context, settings) error{
-		"kernels": kernels, "step": step, "decode": decode, "packs": packs, "soak": soak, "day": day,
+		"kernels": kernels, "step": step, "decode": decode, "packs": packs, "soak": soak, "checkpoint": checkpoint, "day": day,
 	}
 	if len(args) == 0 || parts[args[0]] == nil {
-		return fmt.Errorf("usage: bench kernels|step|decode|packs|soak|day [flags]; bench step -h lists the flags")
+		return fmt.Errorf("usage: bench kernels|step|decode|checkpoint|packs|soak|day [flags]; bench step -h lists the flags")
 	}
 	s := settings{out: out}
 	f := flag.NewFlagSet(args[0], flag.ContinueOnError)

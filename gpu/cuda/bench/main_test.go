@@ -17,7 +17,7 @@ import (
 
 func TestEachPartRunsOnTheHost(t *testing.T) {
 	for name, want := range map[string]string{
-		"kernels": "of the roofline", "step": "model FLOP utilisation", "decode": "of memory bandwidth", "soak": "held throughout", "packs": "]",
+		"kernels": "of the roofline", "step": "model FLOP utilisation", "decode": "of memory bandwidth", "soak": "held throughout", "packs": "]", "checkpoint": "lie between two",
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
