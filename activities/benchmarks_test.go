@@ -227,7 +227,7 @@ func TestAStoppedWorkerHandsItsAnswersOver(t *testing.T) {
 
 func TestScoresSayWhatIsMissing(t *testing.T) {
 	p := newTiny(t)
-	_, _, _, _, ref := p.longBench(write(t, smallLongBench()), nil)
+	_, questions, _, _, ref := p.longBench(write(t, smallLongBench()), nil)
 	s := p.scores(ref)
 	qasper := s.Metrics["longbench:qasper"]
 	if len(qasper.Samples) != 2 || qasper.Wanted != 200 || !qasper.Samples[1].Truncated {
@@ -243,7 +243,7 @@ func TestScoresSayWhatIsMissing(t *testing.T) {
 	if overall := s.Metrics["longbench:overall"]; len(overall.Samples) != 5 || overall.Wanted != 4750 || overall.Samples[0].Group == "" {
 		t.Errorf("overall: %+v", overall)
 	}
-	if w := p.manifest(ref).Warnings; len(w) == 0 || !strings.Contains(w[0], "2 rows, longbench has 200") {
+	if w := p.manifest(questions).Warnings; len(w) == 0 || !strings.Contains(w[0], "2 rows, the benchmark's has 200") {
 		t.Errorf("warnings %q", w)
 	}
 }

@@ -89,7 +89,6 @@ func (s *benchmarkScores) longBench() error {
 			return badData("%w", err)
 		}
 		results[d.Name] = result
-		s.j.manifest.Warnings = append(s.j.manifest.Warnings, result.Warnings...)
 		wanted, marks := s.wanted(d.RowsIn(b))
 		s.explain(&result)
 		for _, v := range longBenchVariants {
