@@ -171,13 +171,13 @@ type MemoryError struct {
 
 func (e *MemoryError) Error() string {
 	gib := func(n int64) string { return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30)) }
-	s := fmt.Sprintf("training needs about %s (weights %s, gradients %s, optimizer %s, activations of %d tokens %s) and the device has %s",
-		gib(e.Total), gib(e.Weights), gib(e.Gradients), gib(e.Optimizer+e.Windows), e.Tokens, gib(e.Activations), gib(e.Available))
+	s := fmt.Sprintf("training with recompute: %s and offload: %s needs about %s on the device (weights %s, gradients %s, optimizer %s, activations of %d tokens %s), which has %s",
+		e.Recompute, e.Offload, gib(e.Total), gib(e.Weights), gib(e.Gradients), gib(e.Optimizer+e.Windows), e.Tokens, gib(e.Activations), gib(e.Available))
 	if e.HostTotal > 0 && e.HostAvailable > 0 {
-		s += fmt.Sprintf(", and %s of host memory (weights %s, gradients %s, optimizer %s, activations %s, a checkpoint %s), where %s can be used",
+		s += fmt.Sprintf(", and %s of host memory (weights %s, gradients %s, optimizer %s, activations %s, a checkpoint %s), which has %s to give",
 			gib(e.HostTotal), gib(e.HostWeights), gib(e.HostGradients), gib(e.HostOptimizer), gib(e.HostActivations), gib(e.Snapshot), gib(e.HostAvailable-hostReserve))
 	}
-	return fmt.Sprintf("%s with recompute: %s and offload: %s; %s", s, e.Recompute, e.Offload, strings.Join(e.Advices, ", or "))
+	return s + "; " + strings.Join(e.Advices, ", or ")
 }
 
 // plans returns every mode that opts allow, the fastest first.
