@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 
 	"github.com/longalign/longalign-go/gpu"
 )
@@ -75,26 +76,41 @@ func New(c *Config, dev gpu.Device, dtype gpu.DType, seed uint64) (*Model, error
 	if err != nil {
 		return nil, err
 	}
-	for i, p := range m.plan.params {
-		x := make([]float32, p.Len())
-		switch p.init {
-		case initNormal:
-			r := rand.New(rand.NewPCG(seed, uint64(i)))
-			for j := range x {
-				x[j] = float32(r.NormFloat64() * c.InitStd)
-			}
-		case initOne:
-			for j := range x {
-				x[j] = 1
-			}
+	// Each parameter has a generator of its own, so that some are made side by side: a large model spends most of its beginning here.
+	made := make([]chan []float32, len(m.plan.params))
+	room := make(chan struct{}, min(8, runtime.GOMAXPROCS(0)))
+	for i := range made {
+		made[i] = make(chan []float32, 1)
+	}
+	go func() {
+		for i, p := range m.plan.params {
+			room <- struct{}{}
+			go func() { made[i] <- p.initial(c.InitStd, rand.New(rand.NewPCG(seed, uint64(i)))) }()
 		}
-		dev.Upload(m.paramView(m.weights, i), x)
+	}()
+	for i := range m.plan.params {
+		dev.Upload(m.paramView(m.weights, i), <-made[i])
+		<-room
 	}
 	if err := dev.Sync(); err != nil {
 		m.Close()
 		return nil, err
 	}
 	return m, nil
+}
+
+// initial returns a parameter's first values.
+func (p Param) initial(std float64, r *rand.Rand) []float32 {
+	x := make([]float32, p.Len())
+	for j := range x {
+		switch p.init {
+		case initNormal:
+			x[j] = float32(r.NormFloat64() * std)
+		case initOne:
+			x[j] = 1
+		}
+	}
+	return x
 }
 
 // bind points the layers at the flat buffers.
