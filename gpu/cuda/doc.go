@@ -6,7 +6,7 @@
 // which the shared device suite runs without a card. Kernels are compiled for the card's architecture at first use and kept on
 // disk by the hash of everything that went in.
 //
-// Reductions have a fixed order: no kernel adds floats atomically, and no order depends on the number of multiprocessors.
+// Reductions have a fixed order: no kernel adds floats atomically but in the fast mode that a device's name asks for, and no order depends on the number of multiprocessors.
 // Matrix products go to cuBLASLt where it is found and to kernels of our own where it is not; which one is part of Info.Class,
 // because their bits differ.
 //

@@ -23,6 +23,7 @@ KERNEL(hopper_attention, 384)(GRID_CONSTANT Args a) {
 	int q0 = a.cuq[s], nq = a.cuq[s + 1] - q0, k0 = a.cuk[s], nk = a.cuk[s + 1] - k0, ahead = nk - nq;
 	int from = a.window ? max(0, m0 + ahead - a.window + 1) / ROWS : 0, to = (min(nk, m0 + ROWS + ahead) + ROWS - 1) / ROWS;
 	if (threadIdx.x == 0) {
+		prefetch_map(&a.q), prefetch_map(&a.k), prefetch_map(&a.v);
 		barrier_init(q_here, 1);
 		UNROLL for (int i = 0; i < 2; i++) barrier_init(k_here + i, 1), barrier_init(v_here + i, 1), barrier_init(k_free + i, 8), barrier_init(v_free + i, 8);
 		barriers_ready();

@@ -24,6 +24,7 @@ KERNEL(hopper_attention_grad_kv, 384)(GRID_CONSTANT Args a) {
 	int t0 = a.cu[s], n = a.cu[s + 1] - t0, end = a.window ? min(n, n0 + ROWS - 1 + a.window) : n;
 	int tiles = (end - n0 + QUERIES - 1) / QUERIES, steps = tiles * group; // tile by tile of the first head, then of the next
 	if (threadIdx.x == 0) {
+		prefetch_map(&a.k), prefetch_map(&a.v), prefetch_map(&a.q), prefetch_map(&a.dy);
 		barrier_init(k_here, 1);
 		UNROLL for (int i = 0; i < 2; i++) barrier_init(here + i, 1), barrier_init(known + i, 32), barrier_init(free + i, 8);
 		barriers_ready();

@@ -18,6 +18,7 @@ KERNEL(hopper_attention_grad_q, 384)(GRID_CONSTANT Args a) {
 	int t0 = a.cu[s], n = a.cu[s + 1] - t0;
 	int from = a.window ? max(0, m0 - a.window + 1) / ROWS : 0, to = (min(n, m0 + ROWS) + ROWS - 1) / ROWS;
 	if (threadIdx.x == 0) {
+		prefetch_map(&a.q), prefetch_map(&a.dy), prefetch_map(&a.k), prefetch_map(&a.v);
 		barrier_init(q_here, 1);
 		UNROLL for (int i = 0; i < 2; i++) barrier_init(k_here + i, 1), barrier_init(v_here + i, 1), barrier_init(k_free + i, 8), barrier_init(v_free + i, 8);
 		barriers_ready();
