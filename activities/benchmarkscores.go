@@ -205,7 +205,7 @@ func (s *benchmarkScores) rated(refs []datasets.Reference, turn int, value func(
 		sample, _ := s.sample(r)
 		m, ok := s.judgments[judgmentKey(r.ID, turn)]
 		if turn > 0 {
-			sample.ID = fmt.Sprintf("%s/turn-%d", r.ID, turn)
+			sample.ID, sample.Cluster = fmt.Sprintf("%s/turn-%d", r.ID, turn), r.ID
 		}
 		if sample.Failed = sample.Failed || !ok || m.Failed != ""; !sample.Failed {
 			sample.Value = value(m.Rating)

@@ -73,3 +73,43 @@ func TestIntervalsOfDifferencesCoverAndBestMarksAreRarelyWrong(t *testing.T) {
 		})
 	}
 }
+
+// The two turns of a question are rated alike: as samples of their own they would promise too much.
+func TestIntervalsCoverWhereTurnsShareTheirQuestion(t *testing.T) {
+	const studies, questions = 400, 30
+	covered, asSingles := 0, 0
+	rng := rand.New(rand.NewPCG(12, 1))
+	for range studies {
+		var turns, singles ScoreSet
+		for q := range questions {
+			shared := 1.5 * rng.NormFloat64()
+			for turn := range 2 {
+				x := Sample{ID: fmt.Sprintf("%d/%d", q, turn), Value: 5 + shared + rng.NormFloat64()}
+				singles.Samples = append(singles.Samples, x)
+				x.Cluster = fmt.Sprint(q)
+				turns.Samples = append(turns.Samples, x)
+			}
+		}
+		s := &Study{Resamples: 200}
+		covers := func(set ScoreSet) int {
+			c := s.cell(Metric{Name: "score"}, []CellData{{Scores: map[string]ScoreSet{"score": set}}})
+			if c.N != 2*questions {
+				t.Fatalf("%d samples", c.N)
+			}
+			if c.Low <= 5 && 5 <= c.High {
+				return 1
+			}
+			return 0
+		}
+		covered += covers(turns)
+		asSingles += covers(singles)
+	}
+	slack := 4 * math.Sqrt(0.05*0.95/studies)
+	if share := float64(covered) / studies; share < 0.95-slack {
+		t.Errorf("%.1f %% of the intervals cover the mean", 100*share)
+	}
+	if asSingles >= covered {
+		t.Errorf("drawing turns apart covers as often, %d of %d: the test shows nothing", asSingles, covered)
+	}
+	t.Logf("covered %.1f %%, drawn apart %.1f %%", 100*float64(covered)/studies, 100*float64(asSingles)/studies)
+}

@@ -182,7 +182,7 @@ func (s *Study) cell(m Metric, cells []CellData) Cell {
 	if len(pooled) == 0 {
 		return Cell{Incomplete: true, Marks: union(out.Marks, []string{NoteUnmeasured}), Failed: out.Failed, Truncated: out.Truncated, Sources: out.Sources}
 	}
-	iv := meanCI(pooled, groupsOf(m.Name, cells), s.Seed, s.Resamples)
+	iv := meanCI(pooled, groupsOf(m.Name, cells), clustersOf(m.Name, cells), s.Seed, s.Resamples)
 	out.Value, out.Low, out.High, out.N = iv.Mean, iv.Low, iv.High, iv.N
 	if out.N < 2 {
 		out.Low, out.High = 0, 0
@@ -299,7 +299,7 @@ func contrast(m Metric, as, bs []CellData, seed uint64, resamples int) Contrast 
 	seen := map[string]int{}
 	exacts := 0
 	out.Identical = true
-	groups := groupsOf(m.Name, as)
+	groups, clusters := groupsOf(m.Name, as), clustersOf(m.Name, as)
 	for i := range as {
 		j := slices.IndexFunc(bs, func(b CellData) bool { return b.Seed == as[i].Seed })
 		if j < 0 {
@@ -356,25 +356,25 @@ func contrast(m Metric, as, bs []CellData, seed uint64, resamples int) Contrast 
 		return out
 	}
 	pooled := poolByID(diffs)
-	if len(groups) > 0 {
-		if name := unpairedGroup(pooled, groups); name != "" {
-			return Contrast{Unpaired: fmt.Sprintf("%s, over which the mean is taken too, has no sample that both have", name)}
-		}
-		iv := meanCI(pooled, groups, seed, resamples)
-		out.Diff, out.N = iv.Mean, iv.N
-		out.Low, out.High = min(iv.Low, iv.Mean-half), max(iv.High, iv.Mean+half)
-		alone := slices.ContainsFunc(grouped(pooled, groups), func(g []float64) bool { return len(g) < 2 })
-		return out.unlessFew(alone)
+	if name := unpairedGroup(pooled, groups); name != "" {
+		return Contrast{Unpaired: fmt.Sprintf("%s, over which the mean is taken too, has no sample that both have", name)}
 	}
-	iv := bootstrap.Paired(scores(pooled), make([]float64, len(pooled)), seed, resamples)
-	out.Diff, out.N = iv.Diff, iv.N
-	out.Low, out.High = min(iv.Low, iv.Diff-half), max(iv.High, iv.Diff+half)
-	return out.unlessFew(false)
+	iv := meanCI(pooled, groups, clusters, seed, resamples)
+	out.Diff, out.N = iv.Mean, iv.N
+	out.Low, out.High = min(iv.Low, iv.Mean-half), max(iv.High, iv.Mean+half)
+	few := out.N < MinPairs
+	switch {
+	case len(groups) > 0: // of a single sample in a group nobody knows the spread
+		few = few || slices.ContainsFunc(grouped(pooled, groups), func(g []float64) bool { return len(g) < 2 })
+	case len(clusters) > 0:
+		few = len(grouped(pooled, clusters)) < MinPairs
+	}
+	return out.unless(few)
 }
 
-// unlessFew takes the interval away that too few samples do not support; alone: a group has a single one, whose spread nobody knows.
-func (c Contrast) unlessFew(alone bool) Contrast {
-	if c.N < MinPairs || alone {
+// unless takes the interval away that too few samples do not support.
+func (c Contrast) unless(few bool) Contrast {
+	if few {
 		c.Few, c.Low, c.High = true, c.Diff, c.Diff
 	}
 	return c
@@ -397,23 +397,36 @@ func unpairedGroup(samples []bootstrap.Sample, groups map[string]string) string 
 
 // groupsOf maps samples to their groups; it is empty for scores without groups.
 func groupsOf(metric string, cells []CellData) map[string]string {
-	groups := map[string]string{}
+	return labelsOf(metric, cells, func(s Sample) string { return s.Group })
+}
+
+// clustersOf maps samples to their clusters; it is empty for scores without clusters.
+func clustersOf(metric string, cells []CellData) map[string]string {
+	return labelsOf(metric, cells, func(s Sample) string { return s.Cluster })
+}
+
+func labelsOf(metric string, cells []CellData, label func(Sample) string) map[string]string {
+	labels := map[string]string{}
 	for _, c := range cells {
 		for _, s := range c.Scores[metric].Samples {
-			if s.Group != "" {
-				groups[s.ID] = s.Group
+			if l := label(s); l != "" {
+				labels[s.ID] = l
 			}
 		}
 	}
-	return groups
+	return labels
 }
 
-// meanCI is the mean of samples with its interval, or, with groups, the mean of the groups' means.
-func meanCI(samples []bootstrap.Sample, groups map[string]string, seed uint64, resamples int) bootstrap.Interval {
-	if len(groups) == 0 {
-		return bootstrap.MeanCI(scores(samples), seed, resamples)
+// meanCI is the mean of samples with its interval, or, with groups, the mean of the groups' means. With clusters, the interval draws
+// whole ones.
+func meanCI(samples []bootstrap.Sample, groups, clusters map[string]string, seed uint64, resamples int) bootstrap.Interval {
+	switch {
+	case len(groups) > 0:
+		return bootstrap.MacroMeanCI(grouped(samples, groups), seed, resamples)
+	case len(clusters) > 0:
+		return bootstrap.ClusterMeanCI(grouped(samples, clusters), seed, resamples)
 	}
-	return bootstrap.MacroMeanCI(grouped(samples, groups), seed, resamples)
+	return bootstrap.MeanCI(scores(samples), seed, resamples)
 }
 
 // macroMean is the mean of samples, or, with groups, the mean of the groups' means.

@@ -139,6 +139,8 @@ type Sample struct {
 	Length int `json:"length,omitempty"`
 	// Group is set in averages of averages: each group, such as a dataset, weighs alike whatever its number of samples.
 	Group string `json:"group,omitempty"`
+	// Cluster is set in samples that belong together, such as the turns of a conversation: intervals draw them together.
+	Cluster string `json:"cluster,omitempty"`
 	// Failed samples have no value and count nowhere but among the failed.
 	Failed    bool `json:"failed,omitempty"`
 	Truncated bool `json:"truncated,omitempty"`

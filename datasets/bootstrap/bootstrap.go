@@ -1,6 +1,6 @@
 // Package bootstrap gives scores their uncertainty: percentile bootstrap
-// intervals of a mean, of a mean of means, and of the difference between two
-// methods scored on the same samples.
+// intervals of a mean, of a mean of means, of a mean over samples that belong
+// together, and of the difference between two methods scored on the same samples.
 //
 // Everything is a function of the values, their order, the seed and the number
 // of resamples: the generator is PCG (math/rand/v2), whose stream is fixed, so a
@@ -78,6 +78,43 @@ func MacroMeanCI(groups [][]float64, seed uint64, resamples int) Interval {
 		sums[i] /= k
 	}
 	return interval(total/k, n, sums)
+}
+
+// ClusterMeanCI is MeanCI for samples that belong together, such as the turns of a conversation: whole clusters are drawn, because two
+// samples of one say less than two of their own. In the mean every sample counts alike. N counts samples.
+func ClusterMeanCI(clusters [][]float64, seed uint64, resamples int) Interval {
+	var sums []float64
+	var sizes []int
+	var total float64
+	n := 0
+	for _, c := range clusters {
+		if len(c) == 0 {
+			continue
+		}
+		var sum float64
+		for _, v := range c {
+			sum += v
+		}
+		sums, sizes = append(sums, sum), append(sizes, len(c))
+		total += sum
+		n += len(c)
+	}
+	if n == 0 {
+		return Interval{}
+	}
+	src := newSource(seed)
+	means := make([]float64, atLeastOne(resamples))
+	for i := range means {
+		var sum float64
+		drawn := 0
+		for range sums {
+			k, _ := bits.Mul64(src.Uint64(), uint64(len(sums)))
+			sum += sums[k]
+			drawn += sizes[k]
+		}
+		means[i] = sum / float64(drawn)
+	}
+	return interval(total/float64(n), n, means)
 }
 
 // PairedResult compares method A with method B on the same samples.

@@ -38,6 +38,35 @@ func TestMeanCIDegenerateInputs(t *testing.T) {
 	}
 }
 
+func TestClustersAreDrawnWhole(t *testing.T) {
+	x := normals(40, 0, 7)
+	var alone, pairs, twins [][]float64
+	for i, v := range x {
+		alone, twins = append(alone, []float64{v}), append(twins, []float64{v, v})
+		if i%2 == 0 {
+			pairs = append(pairs, x[i:i+2])
+		}
+	}
+	plain := MeanCI(x, 5, 1000)
+	if diff := cmp.Diff(plain, ClusterMeanCI(alone, 5, 1000)); diff != "" {
+		t.Error("clusters of one are samples: ", diff)
+	}
+	doubled := plain
+	doubled.N *= 2
+	if diff := cmp.Diff(doubled, ClusterMeanCI(twins, 5, 1000)); diff != "" {
+		t.Error("a sample said twice narrows no interval: ", diff)
+	}
+	if got := ClusterMeanCI(pairs, 5, 1000); math.Abs(got.Mean-plain.Mean) > 1e-15 || got.N != plain.N {
+		t.Errorf("%+v", got)
+	}
+	if diff := cmp.Diff(Interval{2, 2, 2, 3}, ClusterMeanCI([][]float64{{1, 2, 3}, nil}, 5, 100)); diff != "" {
+		t.Error("one cluster says nothing of the spread: ", diff)
+	}
+	if got := ClusterMeanCI([][]float64{nil}, 5, 100); got != (Interval{}) {
+		t.Errorf("no samples: %+v", got)
+	}
+}
+
 func TestMeanCIIsAFunctionOfItsArguments(t *testing.T) {
 	x := normals(50, 0, 7)
 	if diff := cmp.Diff(MeanCI(x, 5, 1000), MeanCI(x, 5, 1000)); diff != "" {
