@@ -98,8 +98,12 @@ func runDocuments(ctx context.Context, j *job) error {
 	}
 	j.count("documents", int64(report.Kept))
 	j.count("held_out", int64(report.HeldOut))
+	j.count("copies of long ones", int64(report.Copies))
 	for reason, n := range report.Dropped {
 		j.count("dropped: "+reason, int64(n))
+	}
+	for benchmark, n := range report.Contaminated {
+		j.count("overlaps "+benchmark, int64(n))
 	}
 	j.manifest.Warnings = append(j.manifest.Warnings, report.BadInput...)
 	if err := j.putFile(ctx, "documents.jsonl.zst", "application/zstd", path); err != nil {

@@ -412,15 +412,18 @@ func (j *job) forecast(ctx context.Context, p datasets.InstructionsStageParams) 
 	if err := j.readJSON(ctx, "documents", "report.json", &d); err != nil {
 		return llm.Forecast{}, err
 	}
+	return llm.Estimate(*p.Endpoint, p.InstructionsParams, workload(d, p.InstructionsParams)), nil
+}
+
+// workload is what documents ask of a teacher: instances, and the tokens of the documents they are about, copies of
+// long ones among both.
+func workload(d datasets.DocumentsReport, p datasets.InstructionsParams) llm.Workload {
 	training := d.Kept - d.HeldOut + d.Copies
 	instances := float64(training*p.PerDocument + d.HeldOut*p.PerHeldOut)
-	tokens := 0.0
-	if n := training + d.HeldOut; n > 0 {
-		tokens = float64(d.Tokens) / float64(max(d.Kept, 1)) * instances
-	}
-	return llm.Estimate(*p.Endpoint, p.InstructionsParams, llm.Workload{
+	tokens := float64(d.Tokens) / float64(max(training+d.HeldOut, 1)) * instances
+	return llm.Workload{
 		Instances: llm.Range{Low: instances, High: instances}, Tokens: llm.Range{Low: tokens, High: tokens},
-	}), nil
+	}
 }
 
 // teacherError types what stopped the asking.

@@ -395,3 +395,11 @@ func TestDocumentsComeFromAStore(t *testing.T) {
 	_, err = p.Resolve(t.Context(), Call{Stage: "documents", Params: params})
 	wantType(t, err, BadData, "no objects")
 }
+
+func TestAForecastCountsTheCopiesOfLongDocumentsOnce(t *testing.T) {
+	documents := datasets.DocumentsReport{Kept: 10, HeldOut: 2, Copies: 8, Tokens: 18 * 1000}
+	got := workload(documents, datasets.InstructionsParams{PerDocument: 1, PerHeldOut: 1})
+	if got.Instances.High != 18 || got.Tokens.High != 18*1000 {
+		t.Errorf("18 documents of 18,000 tokens with their copies are asked about once: got %v instances about %v tokens", got.Instances.High, got.Tokens.High)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/datasets/documents"
 	"github.com/longalign/longalign-go/reports"
 )
 
@@ -140,9 +141,15 @@ func (j *job) countDocuments(ctx context.Context, role string, s *reports.DataSu
 		return err
 	}
 	kept, heldOutOf, tokens := map[string]int{}, map[string]int{}, map[string]int64{}
+	repeated := reports.Count{Name: "repetitions of long documents"}
 	for doc, err := range lines[datasets.Document](ctx, j, role, "documents.jsonl.zst") {
 		if err != nil {
 			return err
+		}
+		if doc.Copy > 0 {
+			repeated.N++
+			repeated.Tokens += int64(doc.Tokens)
+			continue
 		}
 		kept[doc.Source]++
 		if doc.Split == datasets.SplitHeldOut {
@@ -153,7 +160,16 @@ func (j *job) countDocuments(ctx context.Context, role string, s *reports.DataSu
 	for _, name := range slices.Sorted(maps.Keys(kept)) {
 		s.Documents = append(s.Documents, reports.Count{Name: name, N: kept[name], HeldOut: heldOutOf[name], Tokens: tokens[name]})
 	}
+	if repeated.N > 0 {
+		s.Documents = append(s.Documents, repeated)
+	}
 	for _, reason := range slices.Sorted(maps.Keys(d.Dropped)) {
+		if reason == documents.DroppedContaminated && len(d.Contaminated) > 0 {
+			for _, benchmark := range slices.Sorted(maps.Keys(d.Contaminated)) {
+				s.Dropped = append(s.Dropped, reports.Count{Name: "overlaps " + benchmark, N: d.Contaminated[benchmark]})
+			}
+			continue
+		}
 		s.Dropped = append(s.Dropped, reports.Count{Name: reason, N: d.Dropped[reason]})
 	}
 	return nil

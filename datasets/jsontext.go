@@ -2,8 +2,12 @@ package datasets
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"reflect"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -51,4 +55,29 @@ func escapedUnit(s []byte) (unit uint64, ok bool) {
 	}
 	unit, err := strconv.ParseUint(string(s[2:6]), 16, 16)
 	return unit, err == nil
+}
+
+// ExplainJSON says a decoder's complaint about a wrong type in the words of JSON instead of Go's types; other errors stay as they are.
+func ExplainJSON(err error) error {
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	value, _, _ := strings.Cut(wrong.Value, " ") // of a number the number follows
+	got := map[string]string{"array": "a list", "object": "an object", "string": "a string", "number": "a number", "bool": "true or false"}[value]
+	want := "a number"
+	switch wrong.Type.Kind() {
+	case reflect.Struct, reflect.Map:
+		want = "an object"
+	case reflect.Slice, reflect.Array:
+		want = "a list"
+	case reflect.String:
+		want = "a string"
+	case reflect.Bool:
+		want = "true or false"
+	}
+	if wrong.Field == "" {
+		return fmt.Errorf("is %s where %s is expected", got, want)
+	}
+	return fmt.Errorf("field %q is %s where %s is expected", wrong.Field, got, want)
 }

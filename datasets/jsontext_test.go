@@ -1,6 +1,7 @@
 package datasets
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 )
@@ -22,6 +23,29 @@ func TestWhatNoTextCanHoldIsNamed(t *testing.T) {
 		err := CheckJSONText([]byte(text))
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestWrongTypesAreSaidInTheWordsOfJSON(t *testing.T) {
+	type turn struct {
+		Role string `json:"role"`
+	}
+	for text, want := range map[string]string{
+		`[1]`:                      "is a list where an object is expected",
+		`{"turns":"x"}`:            `field "turns" is a string where a list is expected`,
+		`{"turns":[{"role":5.5}]}`: `field "turns.role" is a number where a string is expected`,
+		`{"done":{}}`:              `field "done" is an object where true or false is expected`,
+		`{"n":true}`:               `field "n" is true or false where a number is expected`,
+		`{"n"`:                     "unexpected end of JSON input",
+	} {
+		var to struct {
+			Turns []turn `json:"turns"`
+			Done  bool   `json:"done"`
+			N     int    `json:"n"`
+		}
+		if err := ExplainJSON(json.Unmarshal([]byte(text), &to)); err == nil || err.Error() != want {
+			t.Errorf("%s: got %v, want %s", text, err, want)
 		}
 	}
 }

@@ -285,7 +285,7 @@ func parseInstance(raw []byte) (datasets.Instance, error) {
 	}
 	var rec record
 	if err := json.Unmarshal(raw, &rec); err != nil {
-		return datasets.Instance{}, err
+		return datasets.Instance{}, datasets.ExplainJSON(err)
 	}
 	messages, err := rec.messages()
 	if err != nil {

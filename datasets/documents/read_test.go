@@ -195,8 +195,8 @@ func TestBadInputIsNamedByFileAndLine(t *testing.T) {
 		file, content, want string
 		source              datasets.DocumentSource
 	}{
-		"a broken JSON line":          {"a.jsonl", "{\"text\":\"x\"}\n{\"text\":\n", "a.jsonl:2: is no JSON object", datasets.DocumentSource{}},
-		"a line that is no object":    {"a.jsonl", "[1]\n", "a.jsonl:1: is no JSON object", datasets.DocumentSource{}},
+		"a broken JSON line":          {"a.jsonl", "{\"text\":\"x\"}\n{\"text\":\n", "a.jsonl:2: is broken JSON", datasets.DocumentSource{}},
+		"a line that is no object":    {"a.jsonl", "[1]\n", "a.jsonl:1: is a list where an object is expected", datasets.DocumentSource{}},
 		"a missing field":             {"a.jsonl", "{\"body\":\"x\"}\n", `a.jsonl:1: has no field "text"; set text_field`, datasets.DocumentSource{}},
 		"a text that is a number":     {"a.jsonl", "{\"text\":5}\n", `a.jsonl:1: field "text" is not a string`, datasets.DocumentSource{}},
 		"a text that is null":         {"a.jsonl", "{\"text\":null}\n", `a.jsonl:1: field "text" is not a string`, datasets.DocumentSource{}},

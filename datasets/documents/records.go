@@ -54,7 +54,10 @@ func (r *reader) parseRecord(line []byte) (datasets.Document, error) {
 	}
 	var record map[string]json.RawMessage
 	if err := json.Unmarshal(line, &record); err != nil {
-		return datasets.Document{}, fmt.Errorf("is no JSON object: %w", err)
+		if explained := datasets.ExplainJSON(err); explained != err {
+			return datasets.Document{}, explained
+		}
+		return datasets.Document{}, fmt.Errorf("is broken JSON: %w", err)
 	}
 	var d datasets.Document
 	raw, ok := record[r.TextField]

@@ -14,18 +14,18 @@ func TestNormalFormsAreTheReferences(t *testing.T) {
 		form     norm.Form
 		in, want string
 	}{
-		"marks are put in order and composed":                    {norm.NFC, "e" + acute + dot, "\u1eb9" + acute},
-		"a character of Unicode 14 keeps its form":               {norm.NFKC, "\U0001079A\uff21", "\U0001079AA"},
-		"a mark of Unicode 14 keeps its place":                   {norm.NFD, "a" + acute + "\u0898" + acute + dot, "a" + acute + "\u0898" + dot + acute},
-		"nothing is composed over a mark of Unicode 14":          {norm.NFC, "a\u0898" + acute + "e" + acute, "a\u0898" + acute + "\u00e9"},
-		"forty marks are not parted":                             {norm.NFD, "\u00e9" + strings.Repeat(acute, 40), "e" + strings.Repeat(acute, 41)},
-		"of forty marks the first is composed":                   {norm.NFC, "e" + strings.Repeat(acute, 40), "\u00e9" + strings.Repeat(acute, 39)},
-		"a mark of another class is composed over forty":         {norm.NFC, "e" + strings.Repeat("\u0332", 40) + acute, "\u00e9" + strings.Repeat("\u0332", 40)},
-		"forty marks are put in order":                           {norm.NFKD, "\ufb01" + strings.Repeat(acute+dot, 20), "fi" + strings.Repeat(dot, 20) + strings.Repeat(acute, 20)},
-		"a joiner that was there stays":                          {norm.NFC, "e\u034f" + acute + "e" + acute, "e\u034f" + acute + "\u00e9"},
-		"Hangul beside forty marks":                              {norm.NFC, "\u1100\u1161\u11a8" + strings.Repeat(acute, 40), "\uac01" + strings.Repeat(acute, 40)},
-		"Hangul taken apart beside forty marks":                  {norm.NFD, "\uac01" + strings.Repeat(acute, 40), "\u1100\u1161\u11a8" + strings.Repeat(acute, 40)},
-		"marks are composed one after the other":                 {norm.NFC, "e\u0302" + strings.Repeat(acute, 40), "\u1ebf" + strings.Repeat(acute, 39)},
+		"marks are put in order and composed":            {norm.NFC, "e" + acute + dot, "\u1eb9" + acute},
+		"a character of Unicode 14 keeps its form":       {norm.NFKC, "\U0001079A\uff21", "\U0001079AA"},
+		"a mark of Unicode 14 keeps its place":           {norm.NFD, "a" + acute + "\u0898" + acute + dot, "a" + acute + "\u0898" + dot + acute},
+		"nothing is composed over a mark of Unicode 14":  {norm.NFC, "a\u0898" + acute + "e" + acute, "a\u0898" + acute + "\u00e9"},
+		"forty marks are not parted":                     {norm.NFD, "\u00e9" + strings.Repeat(acute, 40), "e" + strings.Repeat(acute, 41)},
+		"of forty marks the first is composed":           {norm.NFC, "e" + strings.Repeat(acute, 40), "\u00e9" + strings.Repeat(acute, 39)},
+		"a mark of another class is composed over forty": {norm.NFC, "e" + strings.Repeat("\u0332", 40) + acute, "\u00e9" + strings.Repeat("\u0332", 40)},
+		"forty marks are put in order":                   {norm.NFKD, "\ufb01" + strings.Repeat(acute+dot, 20), "fi" + strings.Repeat(dot, 20) + strings.Repeat(acute, 20)},
+		"a joiner that was there stays":                  {norm.NFC, "e\u034f" + acute + "e" + acute, "e\u034f" + acute + "\u00e9"},
+		"Hangul beside forty marks":                      {norm.NFC, "\u1100\u1161\u11a8" + strings.Repeat(acute, 40), "\uac01" + strings.Repeat(acute, 40)},
+		"Hangul taken apart beside forty marks":          {norm.NFD, "\uac01" + strings.Repeat(acute, 40), "\u1100\u1161\u11a8" + strings.Repeat(acute, 40)},
+		"marks are composed one after the other":         {norm.NFC, "e\u0302" + strings.Repeat(acute, 40), "\u1ebf" + strings.Repeat(acute, 39)},
 	} {
 		if got := (normForm{tt.form}).apply(tt.in, true); got != tt.want {
 			t.Errorf("%s: got %+q, want %+q", name, got, tt.want)
