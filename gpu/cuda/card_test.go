@@ -140,3 +140,50 @@ func TestKernelsCompileWithoutSpills(t *testing.T) {
 		})
 	}
 }
+
+var (
+	branch      = regexp.MustCompile(`(?m)^\$L.*:$|\bbra(\.uni)?\b`)
+	someArrived = regexp.MustCompile(`wgmma\.wait_group\.sync\.aligned 1;`)
+)
+
+// The exponentials of a tile run under products: they stand between the wait for its scores and the next branch, and no wait for all
+// products is among them. Behind a branch, or after a wait in the same block, the assembler makes them wait.
+func TestExponentialsRunUnderProducts(t *testing.T) {
+	t.Parallel()
+	c, err := loadCompiler()
+	if err != nil {
+		t.Skip(err)
+	}
+	if !slices.Contains(c.archs, 90) || c.major < 12 {
+		t.Skipf("NVRTC %s does not know Hopper's matrix units", c.version)
+	}
+	for _, u := range kernels.Units() {
+		want := 64 // a thread's scores of a tile
+		switch u.Kernel {
+		case "hopper_attention":
+			want += 2 // and what its two rows shrink by
+		case "hopper_attention_grad_kv":
+			want = 32
+		}
+		if !u.Hopper() {
+			continue
+		}
+		ptx, log, err := c.compile(u, "compute_90a", false)
+		if err != nil {
+			t.Fatalf("%v: %s", err, log)
+		}
+		waits := someArrived.FindAllIndex(ptx, -1)
+		if len(waits) < 2 {
+			t.Errorf("%v waits for some products at %d places, not for tiles with marks and for those without", u, len(waits))
+		}
+		for _, w := range waits {
+			block := string(ptx[w[1]:])
+			if end := branch.FindStringIndex(block); end != nil {
+				block = block[:end[0]]
+			}
+			if n := strings.Count(block, "ex2.approx"); n != want || strings.Contains(block, "wgmma.wait_group") {
+				t.Errorf("%v: %d exponentials behind a wait for some products, want %d, and no other wait: %v", u, n, want, strings.Contains(block, "wgmma.wait_group"))
+			}
+		}
+	}
+}
