@@ -9,6 +9,7 @@ flash-attn, flex_attention, one scaled_dot_product_attention a sequence), loss i
 activations kept where they fit. It counts FLOPs as bench does.
 """
 import argparse
+import inspect
 import json
 import math
 import os
@@ -72,11 +73,11 @@ def attentions(sizes, device):
     try:
         from torch.nn.attention.varlen import varlen_attn
 
+        # Later versions take a window instead. Asked beforehand: a compiled layer should meet no exception.
+        causal = {"is_causal": True} if "is_causal" in inspect.signature(varlen_attn).parameters else {"window_size": (-1, 0)}
+
         def varlen(q, k, v):
-            try:
-                return varlen_attn(q, k, v, bounds, bounds, longest, longest, is_causal=True)
-            except TypeError:  # later versions take a window instead
-                return varlen_attn(q, k, v, bounds, bounds, longest, longest, window_size=(-1, 0))
+            return varlen_attn(q, k, v, bounds, bounds, longest, longest, **causal)
 
         ways["varlen_attn"] = varlen
     except ImportError:
