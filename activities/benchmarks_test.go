@@ -441,7 +441,7 @@ func TestAJudgeThatNeverRatesLeavesTheCellIncomplete(t *testing.T) {
 			if want := longbenchchat.MaxTries * (len(canary) + 2); s.asked != want {
 				t.Errorf("the judge was asked %d times, want %d", s.asked, want)
 			}
-			if w := strings.Join(p.manifest(ref).Warnings, "\n"); !strings.Contains(w, "qasper: no rating: judgment 1 of 1 failed 5 times: ") || !strings.Contains(w, "(2 samples, such as qasper/a)") {
+			if w := strings.Join(p.manifest(ref).Warnings, "\n"); !strings.Contains(w, "longbench: no rating: judgment 1 of 1 failed 5 times: ") || !strings.Contains(w, "(2 samples, such as qasper/a)") {
 				t.Errorf("the scores do not tell why they lack ratings: %s", w)
 			}
 			study := &reports.Study{Name: "s", Cells: []reports.CellData{{Method: "m", Scores: p.scores(ref).Metrics}}}
@@ -473,9 +473,13 @@ func TestTheJudgeIsAskedAsOftenAsInThePaper(t *testing.T) {
 			}
 			questions := p.make("questions", params, nil)
 			predictions := p.make("predictions", datasets.PredictionsStageParams{Answer: &datasets.AnswerParams{Benchmark: benchmark, Endpoint: answerer.endpoint("m")}}, refs{"questions": questions})
-			p.make("judgments", datasets.JudgmentsParams{Benchmark: benchmark, Endpoint: rater.endpoint("judge-20260131")}, refs{"questions": questions, "predictions": predictions})
+			judgments := p.make("judgments", datasets.JudgmentsParams{Benchmark: benchmark, Endpoint: rater.endpoint("judge-20260131")}, refs{"questions": questions, "predictions": predictions})
 			if got, want := rater.asked-len(canary), tt.asked(int(p.manifest(questions).Counts["questions"])); got != want || want == 0 {
 				t.Errorf("the judge was asked %d times, want %d", got, want)
+			}
+			j := &job{a: p.Activities, call: Call{Inputs: refs{"questions": questions}}}
+			if total, err := j.judgmentsWanted(t.Context(), benchmark); err != nil || total != p.manifest(judgments).Counts["judgments"] {
+				t.Errorf("progress counts up to %d, %v; %d judgments were made", total, err, p.manifest(judgments).Counts["judgments"])
 			}
 		})
 	}

@@ -14,10 +14,10 @@ const mostReasons = 5
 // whyFailed warns of what failed in a benchmark, the most frequent reason first: tables tell only how many.
 func (s *benchmarkScores) whyFailed() {
 	found := map[string][]string{} // the samples, by reason
-	for dataset, refs := range s.references {
+	for _, refs := range s.references {
 		for _, r := range refs {
 			if sample, a := s.sample(r); sample.Failed {
-				reason := fmt.Sprintf("%s: no answer: %s", dataset, a.Failed)
+				reason := "no answer: " + a.Failed
 				found[reason] = append(found[reason], r.ID)
 			}
 		}
@@ -27,7 +27,7 @@ func (s *benchmarkScores) whyFailed() {
 			continue
 		}
 		why, _, _ := strings.Cut(m.Failed, "; its reply ends") // which differs from reply to reply
-		reason := fmt.Sprintf("%s: no rating: %s", m.Dataset, why)
+		reason := "no rating: " + why
 		found[reason] = append(found[reason], m.ID)
 	}
 	reasons := slices.SortedFunc(maps.Keys(found), func(x, y string) int {
@@ -36,10 +36,10 @@ func (s *benchmarkScores) whyFailed() {
 	var told []string
 	for i, reason := range reasons {
 		if i == mostReasons {
-			told = append(told, fmt.Sprintf("%d other reasons for failures", len(reasons)-i))
+			told = append(told, fmt.Sprintf("%s: %d other reasons for failures", s.p.Benchmark, len(reasons)-i))
 			break
 		}
-		told = append(told, fmt.Sprintf("%s (%d samples, such as %s)", reason, len(found[reason]), slices.Min(found[reason])))
+		told = append(told, fmt.Sprintf("%s: %s (%d samples, such as %s)", s.p.Benchmark, reason, len(found[reason]), slices.Min(found[reason])))
 	}
 	s.j.manifest.Warnings = append(told, s.j.manifest.Warnings...)
 }

@@ -103,6 +103,10 @@ func judgeAnswers(ctx context.Context, j *job) (err error) {
 		return err
 	}
 	defer w.close()
+	total, err := j.judgmentsWanted(ctx, p.Benchmark)
+	if err != nil {
+		return err
+	}
 	var group []toRate
 	done := int64(0)
 	flush := func() error {
@@ -120,7 +124,7 @@ func judgeAnswers(ctx context.Context, j *job) (err error) {
 		}
 		done += int64(len(group))
 		group = group[:0]
-		j.report(ctx, Progress{Done: done, Unit: "judgment"})
+		j.report(ctx, Progress{Done: done, Total: total, Unit: "judgment"})
 		return nil
 	}
 	for ref, err := range lines[datasets.Reference](ctx, j, "questions", referencesFile) {
@@ -166,6 +170,27 @@ func judgeAnswers(ctx context.Context, j *job) (err error) {
 		return err
 	}
 	return j.putJSON(ctx, judgeFile, report)
+}
+
+// judgmentsWanted is how many answers of a benchmark there are to rate: both turns of MT-Bench, of LongBench those without an exact metric.
+func (j *job) judgmentsWanted(ctx context.Context, benchmark string) (int64, error) {
+	m, err := j.input(ctx, "questions")
+	if err != nil {
+		return 0, err
+	}
+	switch benchmark {
+	case datasets.BenchmarkMTBench:
+		return mtbench.Turns * m.Counts["questions"], nil
+	case datasets.BenchmarkLongBench, datasets.BenchmarkLongBenchE:
+		total := int64(0)
+		for _, d := range longbench.Datasets(suite(benchmark)) {
+			if _, err := longbenchchat.ScaleOf(d.Category); err == nil {
+				total += m.Counts[d.Name]
+			}
+		}
+		return total, nil
+	}
+	return m.Counts["questions"], nil
 }
 
 // rateAll rates several answers at once and keeps their order.
