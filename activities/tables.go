@@ -175,14 +175,16 @@ func recorded(ctx context.Context, store *artifact.Store, s *reports.Study, run 
 	s.ID, s.Started, s.Finished, s.Status, s.Code, s.Spec = run.ID, run.Started, run.Finished, run.Status, run.Code, run.Spec
 	s.Problems = append(s.Problems, recordProblems(ctx, store, s, run)...)
 	// A result may have been made for one cell of the run and then be found by the others.
-	made, reused := map[artifact.Ref]bool{}, map[artifact.Ref]bool{}
+	made, reused, roles := map[artifact.Ref]bool{}, map[artifact.Ref]bool{}, map[artifact.Ref]string{}
 	for _, call := range run.Stages {
+		roles[call.Ref] = call.Role
 		made[call.Ref] = made[call.Ref] || !call.Reused
 		reused[call.Ref] = reused[call.Ref] || call.Reused
 	}
 	for i, use := range s.Stages {
 		ref := use.Manifest.Ref()
 		s.Stages[i].Reused = reused[ref] && !made[ref]
+		s.Stages[i].Role = roles[ref]
 	}
 }
 

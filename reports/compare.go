@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -272,61 +273,96 @@ func outcome(c CellComparison) Outcome {
 	return Noise
 }
 
-// changes lists what differs in the specifications, the code, and the stages' actions.
+// changes lists what differs in the specifications, the code, and the stages' actions. That an input is another result follows from
+// what differs in making that; it is told only where nothing else is.
 func changes(a, b *Study) []Change {
 	out := diffs("specification", a.Spec, b.Spec)
 	if ca, cb := codeText(a.Code), codeText(b.Code); ca != cb {
 		out = append(out, Change{"code", "revision", ca, cb})
 	}
-	type use struct {
-		manifest *artifact.Manifest
-		place    string
-	}
-	stages := func(s *Study) (names []string, byPlace map[string]use) {
-		byPlace = map[string]use{}
+	inA, inB := a.byPlace(), b.byPlace()
+	made := map[string]bool{"": true} // digests of results of either
+	for _, s := range []*Study{a, b} {
 		for _, u := range s.Stages {
-			if u.Manifest == nil {
-				continue
-			}
-			if !slices.Contains(names, u.Manifest.Stage) {
-				names = append(names, u.Manifest.Stage)
-			}
-			cells := u.Cells
-			if len(cells) == 0 {
-				cells = []string{""}
-			}
-			for _, cell := range cells {
-				place := u.Manifest.Stage + "\x00" + u.Role + "\x00" + cell
-				byPlace[place] = use{u.Manifest, place}
+			if u.Manifest != nil {
+				made[u.Manifest.Digest()] = true
 			}
 		}
-		return names, byPlace
 	}
-	namesA, byA := stages(a)
-	_, byB := stages(b)
-	for _, name := range namesA {
+	var follows []Change
+	for _, w := range a.works() {
 		var of, differ int
 		var found []Change
-		for _, place := range slices.Sorted(maps.Keys(byA)) {
-			ua := byA[place]
-			ub, both := byB[place]
-			if ua.manifest.Stage != name || !both {
+		for _, at := range slices.SortedFunc(maps.Keys(inA), func(x, y resultPlace) int { return strings.Compare(x.cell, y.cell) }) {
+			ma, mb := inA[at], inB[at]
+			if at.work != w || mb == nil {
 				continue
 			}
 			of++
-			if ua.manifest.Key == ub.manifest.Key {
+			if ma.Key == mb.Key {
 				continue
 			}
 			differ++
-			for _, d := range diffs("", ua.manifest.ActionKeyInput, ub.manifest.ActionKeyInput) {
+			for _, d := range diffs("", ma.ActionKeyInput, mb.ActionKeyInput) {
 				if !slices.Contains(found, d) {
 					found = append(found, d)
 				}
 			}
 		}
 		for _, d := range found {
-			d.Where = fmt.Sprintf("%s, %d of %d", name, differ, of)
-			out = append(out, d)
+			d.Where = fmt.Sprintf("%s, %d of %d", w, differ, of)
+			if strings.HasPrefix(d.Path, "inputs.") && made[strings.Trim(d.A, `"`)] && made[strings.Trim(d.B, `"`)] {
+				follows = append(follows, d)
+			} else {
+				out = append(out, d)
+			}
+		}
+	}
+	if len(out) == 0 {
+		return follows
+	}
+	return out
+}
+
+// work is a stage and what its result is to a cell, where a cell asks a stage more than once.
+type work struct{ stage, role string }
+
+func (w work) String() string {
+	if w.role == "" {
+		return w.stage
+	}
+	return w.stage + " (" + w.role + ")"
+}
+
+// resultPlace is where a result stands in a study; cell is "" for one that all cells use.
+type resultPlace struct {
+	work
+	cell string
+}
+
+// works lists the kinds of results, in the order data flowed.
+func (s *Study) works() []work {
+	var out []work
+	for _, u := range s.Stages {
+		if u.Manifest != nil && !slices.Contains(out, work{u.Manifest.Stage, u.Role}) {
+			out = append(out, work{u.Manifest.Stage, u.Role})
+		}
+	}
+	return out
+}
+
+func (s *Study) byPlace() map[resultPlace]*artifact.Manifest {
+	out := map[resultPlace]*artifact.Manifest{}
+	for _, u := range s.Stages {
+		if u.Manifest == nil {
+			continue
+		}
+		cells := u.Cells
+		if len(cells) == 0 {
+			cells = []string{""}
+		}
+		for _, cell := range cells {
+			out[resultPlace{work{u.Manifest.Stage, u.Role}, cell}] = u.Manifest
 		}
 	}
 	return out
@@ -389,7 +425,7 @@ func (c *Comparison) Tables() []*Table {
 		Columns: []Column{{Name: "Where", Text: true}, {Name: "What", Text: true}, {Name: "A", Text: true}, {Name: "B", Text: true}},
 	}
 	for _, d := range c.Changes {
-		made.Rows = append(made.Rows, Row{Cells: []Cell{Label(d.Where), Label(d.Path), orNone(d.A), orNone(d.B)}})
+		made.Rows = append(made.Rows, Row{Cells: []Cell{Label(d.Where), Label(d.Path), orNone(shortDigests(d.A)), orNone(shortDigests(d.B))}})
 	}
 	if len(c.Changes) == 0 {
 		made.Caption = "Parameters, inputs and code are the same."
@@ -402,6 +438,11 @@ func (c Cell) scaled(f float64, decimals int) Cell {
 	c.Value, c.Low, c.High, c.Decimals = c.Value*f, c.Low*f, c.High*f, &decimals
 	return c
 }
+
+var wholeDigest = regexp.MustCompile(`(sha256:[0-9a-f]{12})[0-9a-f]{52}`)
+
+// shortDigests keeps the first digits of digests, as names of results do.
+func shortDigests(s string) string { return wholeDigest.ReplaceAllString(s, "$1") }
 
 func orNone(s string) Cell {
 	if s == "" {

@@ -2,6 +2,7 @@ package reports
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -65,6 +66,41 @@ func TestComparisonFindsWhatDiffers(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "compare.txt", got)
+}
+
+// Results of one stage are compared by what they are to their cells, and an input that is another result is told where that was made.
+func TestChangesAreToldWhereTheyBegin(t *testing.T) {
+	study := func(pretrain, tuned, rate string) *Study {
+		use := func(stage, role, key string, action string) StageUse {
+			m := &artifact.Manifest{Stage: stage, Key: strings.Repeat(key, 64), Generation: 1, ActionKeyInput: json.RawMessage(action),
+				Outputs: []artifact.Output{{Name: "out", Blob: artifact.Blob{Digest: "sha256:" + strings.Repeat(key, 64)}}}}
+			return StageUse{Manifest: m, Role: role}
+		}
+		tokens := []StageUse{
+			use("tokens", "pretrain", pretrain, `{"params":{"template":"plain"},"stage_version":`+pretrain+`}`),
+			use("tokens", "instructions", "c", `{"params":{"template":"llama2"}}`),
+		}
+		if pretrain == "2" {
+			slices.Reverse(tokens) // the order in which results were made means nothing
+		}
+		input := tokens[slices.IndexFunc(tokens, func(u StageUse) bool { return u.Role == "pretrain" })].Manifest.Digest()
+		return &Study{Stages: append(tokens, use("checkpoint", "base", tuned, fmt.Sprintf(`{"inputs":{"tokens":%q},"params":{"lr":%s}}`, input, rate)))}
+	}
+	for name, tt := range map[string]struct {
+		b    *Study
+		want []Change
+	}{
+		"a version": {study("2", "e", "1"), []Change{{"tokens (pretrain), 1 of 1", "stage_version", "1", "2"}}},
+		"a version and a parameter": {study("2", "e", "3"), []Change{
+			{"tokens (pretrain), 1 of 1", "stage_version", "1", "2"}, {"checkpoint (base), 1 of 1", "params.lr", "1", "3"}}},
+		"nothing": {study("1", "d", "1"), nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, changes(study("1", "d", "1"), tt.b)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
 }
 
 func TestAStudyEqualsItself(t *testing.T) {
