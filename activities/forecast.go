@@ -93,18 +93,23 @@ func (r *Rehearsal) forecast(ctx context.Context, call Call, f *Foreseen) (*llam
 		return r.training(ctx, j, f)
 	case "predictions":
 		return nil, r.predictions(ctx, j, f)
+	case "judgments":
+		return nil, r.judgments(ctx, j, f)
 	}
 	return nil, nil
 }
 
-// predictions counts the held-out instructions that a model would be asked. How long an answer takes is known from earlier ones.
+// predictions counts the held-out instructions, or a benchmark's questions, that a model would be asked. How long an answer takes is known from earlier ones.
 func (r *Rehearsal) predictions(ctx context.Context, j *job, f *Foreseen) error {
-	if !j.hasInput("instructions") || r.imaginedInput(j, "instructions") {
-		return nil
-	}
 	p, err := decodeParams[datasets.PredictionsStageParams](j.call.Params)
 	if err != nil {
 		return err
+	}
+	if p.Answer != nil {
+		return r.answers(ctx, j, p, f)
+	}
+	if !j.hasInput("instructions") || r.imaginedInput(j, "instructions") {
+		return nil
 	}
 	var tokens float64 // that go through the model, about
 	for i, err := range j.instances(ctx, "instructions", heldOutFile) {

@@ -89,7 +89,7 @@ func foretell(ctx context.Context, spec workflows.Spec, store *artifact.Store, s
 			d.unknown("the price of instructions whose documents are not there yet")
 			d.Unpriced = true
 		} else if f.Takes == "a judge" || f.Takes == "a language model" {
-			d.unknown("the price of judgments and of answers by endpoints: it depends on answers that are not there yet")
+			d.unknown("the price of judgments and of answers by endpoints whose price_in and price_out the file does not give")
 			d.Unpriced = true
 		}
 	}

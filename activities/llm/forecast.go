@@ -50,8 +50,24 @@ func Estimate(e datasets.EndpointParams, p datasets.InstructionsParams, w Worklo
 			plus(Range{2 * leastPrompt * w.Instances.Low, 2 * most * mostPrompt * w.Instances.High}),
 		OutputTokens: Range{min(float64(e.MaxTokens), leastProposal+leastAnswer) * w.Instances.Low, 2 * most * float64(e.MaxTokens) * w.Instances.High},
 	}
+	return f.Priced(e)
+}
+
+// Priced is f with what its tokens cost at the endpoint's prices.
+func (f Forecast) Priced(e datasets.EndpointParams) Forecast {
 	f.USD = f.InputTokens.times(e.PriceIn / 1e6).plus(f.OutputTokens.times(e.PriceOut / 1e6))
 	return f
+}
+
+// AskText adds requests about a text of so many bytes, to which up to added tokens will come that are not there yet: one request if the
+// first try is of use, else up to tries. Replies have at least shortest tokens.
+func (f *Forecast) AskText(bytes, added, tries, shortest, longest int) {
+	// How many bytes a token spells differs by tokenizer and language.
+	const fewest, most = 2, 5
+	n := float64(tries)
+	f.Requests = f.Requests.plus(Range{1, n})
+	f.InputTokens = f.InputTokens.plus(Range{float64(bytes) / most, n * (float64(bytes)/fewest + float64(added))})
+	f.OutputTokens = f.OutputTokens.plus(Range{float64(min(shortest, longest)), n * float64(longest)})
 }
 
 // String is the forecast on one line.
