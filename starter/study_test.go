@@ -240,3 +240,24 @@ func TestARunWithoutAWorkerSaysWhatItWaitsFor(t *testing.T) {
 	_, stderr = r.do(exitDone, r.remote("cancel", id)...)
 	contains(t, "cancel", stderr, "starter resume "+id)
 }
+
+func TestARunThatStillSavesIsResumedWhenItHasStopped(t *testing.T) {
+	r := newRemote(t, workflows.Queues...)
+	// Long enough to be cancelled in a training.
+	out, _ := r.do(exitDone, r.remote("run", "study.yaml", "--detach", "--set", "batches.epochs=2000")...)
+	id := strings.TrimSpace(out)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		if out, _ := r.do(exitDone, r.remote("status", id)...); strings.Contains(out, "packing/seed=1: ") {
+			break
+		}
+		if time.Now().After(deadline) {
+			out, _ := r.do(exitDone, r.remote("status", id)...)
+			t.Fatalf("no training has begun within a minute:\n%s", out)
+		}
+	}
+	r.do(exitDone, r.remote("cancel", id)...)
+	r.do(exitDone, r.remote("resume", id, "--detach")...)
+	out, _ = r.do(exitDone, r.remote("status", id)...)
+	contains(t, "status after resume", out, id+": running")
+	r.do(exitDone, r.remote("cancel", id)...)
+}
