@@ -73,7 +73,8 @@ func Rehearse(ctx context.Context, spec Spec, r *activities.Rehearsal) (failed m
 		return activities.Resolved{}, once(errors.New("nothing else runs in a rehearsal"))
 	})
 	for _, stage := range append([]string{activities.EndpointPredictionsName}, activities.Stages...) {
-		register(stage, func(_ context.Context, call activities.Call) (artifact.Ref, error) {
+		register(stage, func(beats context.Context, call activities.Call) (artifact.Ref, error) {
+			defer keepBeating(beats, heartbeatTimeout/4)()
 			ref, err := r.Make(ctx, call)
 			return ref, once(err)
 		})
@@ -95,4 +96,24 @@ func Rehearse(ctx context.Context, spec Spec, r *activities.Rehearsal) (failed m
 		return failed, nil
 	}
 	return result.Failed, nil
+}
+
+// keepBeating lets an activity that does not tell of its progress pass for alive until stop is called.
+func keepBeating(ctx context.Context, every time.Duration) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				activity.RecordHeartbeat(ctx)
+			}
+		}
+	}()
+	return func() { cancel(); <-ended }
 }
