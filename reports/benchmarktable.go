@@ -26,6 +26,12 @@ var benchmarkSections = []struct{ prefix, title string }{
 	{"", "Leaderboard datasets, %"},
 }
 
+// The order of what has no place among LongBench's datasets.
+var (
+	mtBenchOrder     = []string{"writing", "roleplay", "reasoning", "math", "coding", "extraction", "stem", "humanities", "turn 1", "turn 2"}
+	leaderboardOrder = []string{"MFQA en", "En.QA", "NarrativeQA", "2WikiMQA", "MuSiQue", "Average Overall"}
+)
+
 // BenchmarkTable has every dataset of the benchmarks that the study ran, and their averages: a column a method, and its difference
 // from the baseline on the same samples.
 func BenchmarkTable(s *Study) *Table {
@@ -35,6 +41,9 @@ func BenchmarkTable(s *Study) *Table {
 			"In averages every dataset counts alike.",
 		Columns: []Column{{Name: "Dataset", Text: true}},
 		Marks:   slices.Clone(s.Marks), Footnotes: append(slices.Clone(s.Footnotes), differenceFootnote()),
+	}
+	if s.hasScores(paper.SingleDocQA, paper.MultiDocQA, paper.Summary) {
+		t.Caption += " " + ratingsMap
 	}
 	methods, baseline := s.methods(), s.baseline()
 	for _, m := range methods {
@@ -68,12 +77,15 @@ func (s *Study) benchmarkMetrics() map[string][]string {
 		rank[string(d.Category)] = 1000 + i
 	}
 	rank[string(longbench.English)], rank[string(longbench.Chinese)], rank["overall"] = 2000, 2001, 2002
+	for i, name := range mtBenchOrder {
+		rank[name] = i + 1
+	}
 	place := func(name string) int {
-		parts := strings.Split(name, ":")
-		if len(parts) < 2 {
-			return 0
+		if _, part, ok := strings.Cut(name, ":"); ok {
+			part, _, _ = strings.Cut(part, ":")
+			return rank[part]
 		}
-		return rank[parts[1]]
+		return slices.IndexFunc(leaderboardOrder, func(dataset string) bool { return strings.HasPrefix(name, dataset) })
 	}
 	out := map[string][]string{}
 	for _, name := range []string{paper.LongBenchChat, paper.SingleDocQA, paper.MultiDocQA, paper.Summary, paper.MTBench} {

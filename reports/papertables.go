@@ -2,6 +2,7 @@ package reports
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/longalign/longalign-go/reports/paper"
 )
@@ -58,6 +59,16 @@ func paperMetrics(n int) []Column {
 	return out
 }
 
+// ratingsMap says how ratings of LongBench's answers become percentages.
+const ratingsMap = "Judged answers to LongBench: ratings from 1 to 3, of summaries from 1 to 5, mapped linearly, the lowest to 0 and the highest to 100."
+
+// hasScores tells whether any cell has one of the metrics.
+func (s *Study) hasScores(metrics ...string) bool {
+	return slices.ContainsFunc(s.Cells, func(c CellData) bool {
+		return slices.ContainsFunc(metrics, func(m string) bool { _, ok := c.Scores[m]; return ok })
+	})
+}
+
 // paperTable has the published rows, with our scores where the study has the same model,
 // data set and method, and below them the rows that only the study has.
 func (s *Study) paperTable(name, title string, rows []paper.Row, label func(paper.Row) string) *Table {
@@ -70,6 +81,9 @@ func (s *Study) paperTable(name, title string, rows []paper.Row, label func(pape
 	}
 	if name == "training" {
 		t.Caption = "Published rows of ChatGLM3 with naive and sorted batching were trained on data cut to 56k tokens."
+	}
+	if s.hasScores(paper.SingleDocQA, paper.MultiDocQA, paper.Summary) {
+		t.Caption = strings.TrimSpace(t.Caption + " " + ratingsMap + " How the paper maps them it does not state.")
 	}
 	used := map[string]bool{}
 	sections := map[string]map[string]int{}
