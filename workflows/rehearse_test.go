@@ -22,6 +22,7 @@ func TestASilentActivityOutlivesItsHeartbeatTimeout(t *testing.T) {
 			var suite testsuite.WorkflowTestSuite
 			suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
 			env := suite.NewTestWorkflowEnvironment()
+			env.SetTestTimeout(time.Minute)
 			env.RegisterActivityWithOptions(func(ctx context.Context) error {
 				if beats {
 					defer keepBeating(ctx, timeout/10)()
