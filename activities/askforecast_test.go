@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/longalign/longalign-go/datasets"
+	"github.com/longalign/longalign-go/reports"
 )
 
 // What judges and endpoints cost is known within bounds before a model is trained: the questions are there.
@@ -71,6 +72,10 @@ func TestWhatBenchmarksCostIsForeseen(t *testing.T) {
 			m := judgments.Money
 			if got := float64(s.asked - asked); m == nil || got != m.Requests.Low || m.USD.Low <= 0 || m.USD.High < 5*m.USD.Low {
 				t.Errorf("the judge was asked %v times, foreseen %+v", got, m)
+			}
+			charges, err := (&job{a: p.Activities}).charges(t.Context(), []reports.StageUse{{Manifest: made}})
+			if err != nil || charges[0].Forecast == nil || *charges[0].Forecast != (reports.Bounds{Low: m.USD.Low, High: m.USD.High}) {
+				t.Errorf("what was foreseen is not kept beside what it took: %+v, %v", charges, err)
 			}
 			e.PriceIn, e.PriceOut = 0, 0
 			if free := foresee("judgments", judging, in); free.Money != nil {

@@ -31,7 +31,7 @@ func answerByEndpoint(ctx context.Context, j *job, p datasets.PredictionsStagePa
 			return err
 		}
 	}
-	total, err := j.counted(ctx, "questions", "questions")
+	forecast, total, err := j.answersForecast(ctx, base)
 	if err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func answerByEndpoint(ctx context.Context, j *job, p datasets.PredictionsStagePa
 			}
 		}
 		done += int64(len(group))
-		j.report(ctx, Progress{Done: done, Total: total, Unit: "answer"})
+		j.report(ctx, Progress{Done: done, Total: int64(total), Unit: "answer"})
 		group = nil
 		return nil
 	}
@@ -130,7 +130,7 @@ func answerByEndpoint(ctx context.Context, j *job, p datasets.PredictionsStagePa
 	for _, a := range askers {
 		usage.Add(a.Usage())
 	}
-	if err := j.putUsage(ctx, base, usage); err != nil {
+	if err := j.putUsage(ctx, base, usage, forecast); err != nil {
 		return err
 	}
 	if err := j.putFile(ctx, sentFile, "application/zstd", filepath.Join(j.dir, sentFile)); err != nil {
@@ -296,14 +296,10 @@ func (j *job) openAsker(ctx context.Context, p datasets.EndpointParams, part str
 	}), budget, p}, nil
 }
 
-// putUsage stores what asking took.
-func (j *job) putUsage(ctx context.Context, p datasets.EndpointParams, u llm.Usage) error {
+// putUsage stores what asking took, and what it should have.
+func (j *job) putUsage(ctx context.Context, p datasets.EndpointParams, u llm.Usage, forecast llm.Forecast) error {
 	j.count("requests", int64(u.Requests))
 	j.count("replies journaled before", int64(u.Journaled))
 	j.count(spentCount, int64(u.SpentUSD*1e6+0.5))
-	return j.putMeasured(ctx, requestsFile, struct {
-		Model  string    `json:"model"`
-		Usage  llm.Usage `json:"usage"`
-		CapUSD float64   `json:"cap_usd,omitempty"`
-	}{p.Describe(), u, p.MaxCostUSD})
+	return j.putMeasured(ctx, requestsFile, RequestsReport{p.Describe(), u, forecast, p.MaxCostUSD})
 }

@@ -84,6 +84,14 @@ func judgeAnswers(ctx context.Context, j *job) (err error) {
 	if err != nil {
 		return err
 	}
+	var endpoint datasets.EndpointParams
+	if p.Endpoint != nil {
+		endpoint = *p.Endpoint
+	}
+	forecast, total, err := j.judgmentsForecast(ctx, endpoint, prompts)
+	if err != nil {
+		return err
+	}
 	var who judge = offlineJudge{}
 	if p.Endpoint != nil {
 		t, err := j.openAsker(ctx, *p.Endpoint, "judge")
@@ -103,10 +111,6 @@ func judgeAnswers(ctx context.Context, j *job) (err error) {
 		return err
 	}
 	defer w.close()
-	total, err := j.judgmentsWanted(ctx, p.Benchmark)
-	if err != nil {
-		return err
-	}
 	var group []toRate
 	done := int64(0)
 	flush := func() error {
@@ -124,7 +128,7 @@ func judgeAnswers(ctx context.Context, j *job) (err error) {
 		}
 		done += int64(len(group))
 		group = group[:0]
-		j.report(ctx, Progress{Done: done, Total: total, Unit: "judgment"})
+		j.report(ctx, Progress{Done: done, Total: int64(total), Unit: "judgment"})
 		return nil
 	}
 	for ref, err := range lines[datasets.Reference](ctx, j, "questions", referencesFile) {
@@ -162,7 +166,7 @@ func judgeAnswers(ctx context.Context, j *job) (err error) {
 		j.note("the judge's name has no date: the model behind it may change")
 	}
 	if m, ok := who.(*modelJudge); ok {
-		if err := j.putUsage(ctx, m.params, m.asker.Usage()); err != nil {
+		if err := j.putUsage(ctx, m.params, m.asker.Usage(), forecast); err != nil {
 			return err
 		}
 	}
@@ -170,27 +174,6 @@ func judgeAnswers(ctx context.Context, j *job) (err error) {
 		return err
 	}
 	return j.putJSON(ctx, judgeFile, report)
-}
-
-// judgmentsWanted is how many answers of a benchmark there are to rate: both turns of MT-Bench, of LongBench those without an exact metric.
-func (j *job) judgmentsWanted(ctx context.Context, benchmark string) (int64, error) {
-	m, err := j.input(ctx, "questions")
-	if err != nil {
-		return 0, err
-	}
-	switch benchmark {
-	case datasets.BenchmarkMTBench:
-		return mtbench.Turns * m.Counts["questions"], nil
-	case datasets.BenchmarkLongBench, datasets.BenchmarkLongBenchE:
-		total := int64(0)
-		for _, d := range longbench.Datasets(suite(benchmark)) {
-			if _, err := longbenchchat.ScaleOf(d.Category); err == nil {
-				total += m.Counts[d.Name]
-			}
-		}
-		return total, nil
-	}
-	return m.Counts["questions"], nil
 }
 
 // rateAll rates several answers at once and keeps their order.
