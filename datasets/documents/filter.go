@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,7 +36,7 @@ var ErrNoDocuments = errors.New("no training document is left")
 
 // Build runs the documents stage: it reads sources in order and gives write every document kept, in
 // the order read, copies of an up-sampled one together. count measures texts in
-// tokens. eval may be nil.
+// tokens, and must be safe for concurrent use. eval may be nil.
 func Build(ctx context.Context, sources []Source, p datasets.DocumentsParams, count func(text string) int, eval *Evaluation, write func(datasets.Document) error) (datasets.DocumentsReport, error) {
 	p = p.Defaults()
 	f := &filter{p: p, count: count, eval: eval, write: write, exact: map[[16]byte]struct{}{}}
@@ -83,7 +84,7 @@ func Summary(r datasets.DocumentsReport) string {
 	return b.String()
 }
 
-// filter decides about one document after the other.
+// filter looks at several documents at once and decides about one after the other.
 type filter struct {
 	p      datasets.DocumentsParams
 	count  func(string) int
@@ -94,6 +95,8 @@ type filter struct {
 	drawn  [2]draw // training, held out
 	serial int
 	report datasets.DocumentsReport
+	// pending are the documents under way, in the order read.
+	pending []chan facts
 }
 
 func (f *filter) bad(e *InputError) error {
@@ -108,12 +111,75 @@ func (f *filter) bad(e *InputError) error {
 	return nil
 }
 
+// facts are what is found out about a document by itself.
+type facts struct {
+	datasets.Document
+	reason    string // why it is not kept, whatever came before
+	digest    [16]byte
+	benchmark string // that it overlaps with, if it does
+	overlaps  bool
+	words     bool // there are some, so that signature says something
+	signature signature
+}
+
+// offer has d looked at beside others, and decides about the first of those under way once there are enough of them.
 func (f *filter) offer(d datasets.Document) error {
+	found := make(chan facts, 1)
+	go func() { found <- f.look(d) }()
+	f.pending = append(f.pending, found)
+	return f.settle(2 * runtime.GOMAXPROCS(0))
+}
+
+// settle decides about documents in the order read until at most rest are under way.
+func (f *filter) settle(rest int) error {
+	for len(f.pending) > rest {
+		d := <-f.pending[0]
+		f.pending = f.pending[1:]
+		if err := f.decide(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// look finds out what takes time and does not depend on other documents. It runs beside itself.
+func (f *filter) look(d datasets.Document) facts {
+	found := facts{Document: d}
+	if strings.TrimSpace(d.Text) == "" {
+		found.reason = DroppedEmpty
+		return found
+	}
+	found.Tokens = f.count(d.Text)
+	switch {
+	case found.Tokens < f.p.MinTokens:
+		found.reason = DroppedShort
+		return found
+	case f.p.MaxTokens > 0 && found.Tokens > f.p.MaxTokens:
+		found.reason = DroppedLong
+		return found
+	}
+	sum := sha256.Sum256([]byte(strings.Join(strings.Fields(d.Text), " ")))
+	found.digest = [16]byte(sum[:16])
+	if f.near == nil && f.eval == nil {
+		return found
+	}
+	words := wordHashes(d.Text)
+	if f.p.DecontaminationNGram > 0 {
+		found.benchmark, found.overlaps = f.eval.overlap(words)
+	}
+	if f.near != nil && len(words) > 0 {
+		found.words, found.signature = true, minHash(words)
+	}
+	return found
+}
+
+func (f *filter) decide(found facts) error {
 	f.report.Read++
-	if reason := f.reject(&d); reason != "" {
+	if reason := f.reject(&found); reason != "" {
 		f.report.Dropped[reason]++
 		return nil
 	}
+	d := found.Document
 	d.Split = datasets.SplitTrain
 	side, limit := &f.drawn[0], f.p.MaxDocuments
 	if share(f.p.Seed, "split", d.Group) < f.p.HeldOut {
@@ -132,37 +198,24 @@ func (f *filter) offer(d datasets.Document) error {
 	return nil
 }
 
-// reject returns why d is not kept, and fills in its length.
-func (f *filter) reject(d *datasets.Document) string {
-	if strings.TrimSpace(d.Text) == "" {
-		return DroppedEmpty
+// reject returns why a document is not kept.
+func (f *filter) reject(found *facts) string {
+	if found.reason != "" {
+		return found.reason
 	}
-	d.Tokens = f.count(d.Text)
-	switch {
-	case d.Tokens < f.p.MinTokens:
-		return DroppedShort
-	case f.p.MaxTokens > 0 && d.Tokens > f.p.MaxTokens:
-		return DroppedLong
-	}
-	sum := sha256.Sum256([]byte(strings.Join(strings.Fields(d.Text), " ")))
-	key := [16]byte(sum[:16])
-	if _, ok := f.exact[key]; ok {
+	if _, ok := f.exact[found.digest]; ok {
 		return DroppedDuplicate
 	}
-	f.exact[key] = struct{}{}
-	if f.near == nil && f.eval == nil {
-		return ""
-	}
-	words := wordHashes(d.Text)
+	f.exact[found.digest] = struct{}{}
 	// Contaminated texts come first, so that no later text is dropped for being like one.
-	if benchmark, ok := f.eval.overlap(words); ok && f.p.DecontaminationNGram > 0 {
+	if found.overlaps {
 		if f.report.Contaminated == nil {
 			f.report.Contaminated = map[string]int{}
 		}
-		f.report.Contaminated[benchmark]++
+		f.report.Contaminated[found.benchmark]++
 		return DroppedContaminated
 	}
-	if f.near != nil && f.near.add(words) {
+	if found.words && f.near.add(&found.signature) {
 		return DroppedNearDuplicate
 	}
 	return ""
@@ -188,8 +241,11 @@ func (f *filter) keep(d datasets.Document) error {
 	return nil
 }
 
-// finish writes what was drawn, in the order read.
+// finish decides about what is under way and writes what was drawn, in the order read.
 func (f *filter) finish() error {
+	if err := f.settle(0); err != nil {
+		return err
+	}
 	all := slices.Concat(f.drawn[0], f.drawn[1])
 	slices.SortFunc(all, func(a, b drawnDocument) int { return cmp.Compare(a.serial, b.serial) })
 	for _, d := range all {

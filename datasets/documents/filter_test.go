@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -321,6 +322,47 @@ func BenchmarkFilter(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	near := newNearIndex(0.8)
 	for b.Loop() {
-		near.add(wordHashes(text))
+		s := minHash(wordHashes(text))
+		near.add(&s)
+	}
+}
+
+func TestDecisionsDoNotDependOnWhichDocumentIsReadyFirst(t *testing.T) {
+	var texts []string
+	for i := range 60 { // each is followed by itself, and by itself with a word more
+		text := prose(200, uint64(i/3))
+		if i%3 == 2 {
+			text += " more"
+		}
+		texts = append(texts, text)
+	}
+	m := fstest.MapFS{}
+	for i, text := range texts {
+		m[fmt.Sprintf("%04d.txt", i)] = &fstest.MapFile{Data: []byte(text)}
+	}
+	p := datasets.DocumentsParams{Sources: []datasets.DocumentSource{{Name: "test"}}}
+	slowFirst := func(text string) int {
+		if !strings.HasSuffix(text, " more") {
+			time.Sleep(time.Millisecond)
+		}
+		return words(text)
+	}
+	var kept []string
+	report, err := Build(context.Background(), []Source{{p.Sources[0], m}}, p, slowFirst, nil, func(d datasets.Document) error {
+		kept = append(kept, d.ID)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for i := 0; i < 60; i += 3 {
+		want = append(want, fmt.Sprintf("%04d.txt", i))
+	}
+	if diff := cmp.Diff(want, kept); diff != "" {
+		t.Errorf("of three alike the first is kept (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[string]int{DroppedDuplicate: 20, DroppedNearDuplicate: 20}, report.Dropped); diff != "" {
+		t.Errorf("dropped (-want +got):\n%s", diff)
 	}
 }

@@ -125,12 +125,8 @@ func newNearIndex(threshold float64) *nearIndex {
 	return x
 }
 
-// add reports whether a text similar to an earlier one was given; if not it is remembered.
-func (x *nearIndex) add(words []uint64) (similar bool) {
-	if len(words) == 0 {
-		return false
-	}
-	s := minHash(words)
+// add reports whether a text similar to an earlier one has this signature; if not it is remembered.
+func (x *nearIndex) add(s *signature) (similar bool) {
 	var keys [bands]uint64
 	for b := range keys {
 		h := uint64(fnvOffset)
@@ -139,7 +135,7 @@ func (x *nearIndex) add(words []uint64) (similar bool) {
 		}
 		keys[b] = h
 		for _, other := range x.buckets[b][h] {
-			if x.signatures[other].similarity(&s) >= x.threshold {
+			if x.signatures[other].similarity(s) >= x.threshold {
 				return true
 			}
 		}
@@ -147,7 +143,7 @@ func (x *nearIndex) add(words []uint64) (similar bool) {
 	for b, key := range keys {
 		x.buckets[b][key] = append(x.buckets[b][key], int32(len(x.signatures)))
 	}
-	x.signatures = append(x.signatures, s)
+	x.signatures = append(x.signatures, *s)
 	return false
 }
 
