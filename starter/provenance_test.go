@@ -169,7 +169,7 @@ func TestTableOneComesFromRatings(t *testing.T) {
 		"nobody human":                    {[]string{"--judges", "judge"}, exitUsage, []string{"--humans"}},
 		"a column that is not there":      {[]string{"--humans", "anna,carl"}, exitFailed, []string{`no column "carl"`}},
 		"a format that is not known":      {[]string{"--humans", "anna", "--format", "word"}, exitUsage, []string{"word"}},
-		"not beside columns to correlate": {[]string{"--humans", "anna", "--csv", file}, exitFailed, []string{"csv", "ratings"}},
+		"not beside columns to correlate": {[]string{"--humans", "anna", "--csv", file}, exitUsage, []string{"csv", "ratings"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := starterRun(t.Context(), append([]string{"correlate", "--ratings", file}, tt.args...)...)
