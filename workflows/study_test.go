@@ -346,7 +346,6 @@ func TestBadInputFailsTheRunByItsType(t *testing.T) {
 		"max_length below every sequence":  {[]string{"tokens.max_length=4"}, activities.BadData, "max_length"},
 		"a device that is not known":       {[]string{"train.device=abacus"}, activities.BadConfig, "abacus"},
 		"a template that is not known":     {[]string{"tokens.template=tango"}, activities.BadConfig, "tango"},
-		"no document held out to score by": {[]string{"documents.held_out=0"}, activities.BadData, "held_out"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if strings.Contains(name, "cannot be read") && os.Getuid() == 0 {
