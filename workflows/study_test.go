@@ -339,13 +339,13 @@ func TestBadInputFailsTheRunByItsType(t *testing.T) {
 		kind  string
 		words string
 	}{
-		"documents that are not there":     {[]string{"documents.sources.0.path=" + empty + "/none"}, activities.BadData, "none"},
-		"a corpus without documents":       {[]string{"documents.sources.0.path=" + empty}, activities.BadData, "documents"},
-		"a file of an unknown encoding":    {[]string{"documents.sources.0.path=" + garbled, "documents.sources.0.format=text"}, activities.BadData, "bad.txt"},
-		"a file that cannot be read":       {[]string{"documents.sources.0.path=" + secret, "documents.sources.0.format=text"}, activities.BadData, "secret.txt"},
-		"max_length below every sequence":  {[]string{"tokens.max_length=4"}, activities.BadData, "max_length"},
-		"a device that is not known":       {[]string{"train.device=abacus"}, activities.BadConfig, "abacus"},
-		"a template that is not known":     {[]string{"tokens.template=tango"}, activities.BadConfig, "tango"},
+		"documents that are not there":    {[]string{"documents.sources.0.path=" + empty + "/none"}, activities.BadData, "none"},
+		"a corpus without documents":      {[]string{"documents.sources.0.path=" + empty}, activities.BadData, "documents"},
+		"a file of an unknown encoding":   {[]string{"documents.sources.0.path=" + garbled, "documents.sources.0.format=text"}, activities.BadData, "bad.txt"},
+		"a file that cannot be read":      {[]string{"documents.sources.0.path=" + secret, "documents.sources.0.format=text"}, activities.BadData, "secret.txt"},
+		"max_length below every sequence": {[]string{"tokens.max_length=4"}, activities.BadData, "max_length"},
+		"a device that is not known":      {[]string{"train.device=abacus"}, activities.BadConfig, "abacus"},
+		"a template that is not known":    {[]string{"tokens.template=tango"}, activities.BadConfig, "tango"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if strings.Contains(name, "cannot be read") && os.Getuid() == 0 {
