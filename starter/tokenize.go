@@ -76,12 +76,12 @@ func encodeLine(tok *tokenizer.Tokenizer, in []byte, special bool) (out []byte, 
 	}
 	var line map[string]json.RawMessage // whose names, unlike a struct's, are compared letter by letter
 	if err := json.Unmarshal(in, &line); err != nil {
-		return nil, 0, err
+		return nil, 0, datasets.ExplainJSON(err)
 	}
 	var text *string
 	if raw, ok := line["text"]; ok {
 		if err := json.Unmarshal(raw, &text); err != nil {
-			return nil, 0, err
+			return nil, 0, fmt.Errorf(`"text" %w`, datasets.ExplainJSON(err))
 		}
 	}
 	if text == nil {
@@ -104,7 +104,7 @@ func decodeLine(tok *tokenizer.Tokenizer, in []byte, skipSpecial bool) (out []by
 		IDs []int32 `json:"ids"`
 	}
 	if err := json.Unmarshal(in, &line); err != nil {
-		return nil, 0, err
+		return nil, 0, datasets.ExplainJSON(err)
 	}
 	if line.IDs == nil {
 		return nil, 0, errors.New(`no "ids"; with --decode every line is an object {"ids":[…]}`)
@@ -130,14 +130,20 @@ type lineCount struct{ lines, tokens, bytes int }
 type lineBatch struct {
 	first int // line number of the first, from 1
 	lines [][]byte
-	done  chan []byte
+	done  chan batchResult
+}
+
+// batchResult is what was made of a batch's lines, up to the first that failed.
+type batchResult struct {
+	out []byte
+	err error
 }
 
 // batchBytes bounds the input of a batch, unless a single line is longer.
 const batchBytes = 1 << 18
 
 // mapLines writes f of every line that is not blank, in order, working on all cores with a
-// bounded number of lines in memory. An error tells the line's number.
+// bounded number of lines in memory. An error tells the number of the first bad line; those before it are written.
 func mapLines(ctx context.Context, r io.Reader, w io.Writer, f func([]byte) ([]byte, int, error)) (lineCount, error) {
 	var count lineCount
 	cores := runtime.GOMAXPROCS(0)
@@ -166,19 +172,20 @@ func mapLines(ctx context.Context, r io.Reader, w io.Writer, f func([]byte) ([]b
 	for core := range cores {
 		g.Go(func() error {
 			for b := range work {
-				var out []byte
+				var made batchResult
 				for i, line := range b.lines {
 					if len(bytes.TrimSpace(line)) == 0 {
 						continue
 					}
 					result, n, err := f(line)
 					if err != nil {
-						return fmt.Errorf("line %d: %w", b.first+i, err)
+						made.err = fmt.Errorf("line %d: %w", b.first+i, err)
+						break
 					}
-					out = append(out, result...)
+					made.out = append(made.out, result...)
 					tokens[core] += n
 				}
-				b.done <- out
+				b.done <- made
 			}
 			return nil
 		})
@@ -186,9 +193,12 @@ func mapLines(ctx context.Context, r io.Reader, w io.Writer, f func([]byte) ([]b
 	g.Go(func() error {
 		for b := range ordered {
 			select {
-			case out := <-b.done:
-				if _, err := w.Write(out); err != nil {
+			case made := <-b.done:
+				if _, err := w.Write(made.out); err != nil {
 					return err
+				}
+				if made.err != nil {
+					return made.err
 				}
 			case <-ctx.Done():
 				return ctx.Err()
@@ -207,7 +217,7 @@ func readBatches(r io.Reader, emit func(lineBatch) error) error {
 	in := bufio.NewReaderSize(r, 1<<16)
 	next := 1
 	for eof := false; !eof; {
-		b := lineBatch{first: next, done: make(chan []byte, 1)}
+		b := lineBatch{first: next, done: make(chan batchResult, 1)}
 		for size := 0; size < batchBytes && !eof; {
 			line, err := in.ReadBytes('\n')
 			if err != nil && err != io.EOF {
