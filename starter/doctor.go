@@ -262,7 +262,7 @@ func (d *doctor) store(ctx context.Context) {
 func (d *doctor) device(ctx context.Context) {
 	dev, err := devices.Open(ctx, "auto")
 	if err != nil {
-		d.say("device", failing, "train on the processor with device: host, or mend the driver (nvidia-smi says more)", "%v", err)
+		d.say("device", failing, "do what is said there (nvidia-smi may say more), or train on the processor with device: host", "%v", err)
 		return
 	}
 	defer dev.Close()

@@ -77,7 +77,7 @@ func tiles(cu []int32, rows int32, late bool) []int32 {
 
 // attend runs the forward pass; cuq and cuk bound the queries and keys of each sequence.
 func (o *operation) attend(y, q, k, v *Buffer, lse uint64, cuq, cuk []int32, s gpu.AttentionShape, matrix bool) {
-	if o.failed() {
+	if o.failed() || y.n == 0 {
 		return
 	}
 	tokens := cuq[len(cuq)-1]
@@ -160,7 +160,7 @@ func (d *Device) AttentionGrad(dq, dk, dv, dy, y, lse, q, k, v gpu.Buffer, s gpu
 	bdq, bdk, bdv := o.want("dq", dq, bq.n, bq.dtype), o.want("dk", dk, nk, bq.dtype), o.want("dv", dv, nk, bq.dtype)
 	l := o.want("lse", lse, tokens*s.Heads, gpu.Float32)
 	o.sequences(s.CuSeqlens, tokens)
-	if o.failed() {
+	if o.failed() || tokens == 0 { // a tensor of no tokens is nothing that a driver describes
 		return
 	}
 	var pairs float64

@@ -92,6 +92,22 @@ func TestWithoutTheCompilerOpenSaysWhatToInstall(t *testing.T) {
 	}
 }
 
+// A compiler that answers is not called missing: the advice is another.
+func TestAKernelThatIsRefusedIsNoMissingCompiler(t *testing.T) {
+	c, err := loadCompiler()
+	if err != nil {
+		t.Skip(err)
+	}
+	u := kernels.Units()[0]
+	var e *Error
+	if _, _, err := c.compile(u, "sm_19", true); !errors.As(err, &e) || e.Kind != NotCompiled || !strings.Contains(err.Error(), u.Kernel) {
+		t.Errorf("an architecture that nothing has: %v", err)
+	}
+	if err := c.failed(u, 7, "nvrtc: error: failed to open libnvrtc-builtins.so"); !errors.As(err, &e) || e.Kind != NoCompiler || !strings.Contains(err.Error(), "builtins") {
+		t.Errorf("a compiler without its second library: %v", err)
+	}
+}
+
 var spills = regexp.MustCompile(`(\d+) bytes spill stores, (\d+) bytes spill loads`)
 
 // Every kernel compiles for every supported architecture, with its values in registers.

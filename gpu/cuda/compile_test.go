@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -113,6 +114,17 @@ func TestFoldersNameThoseOfPythonPackages(t *testing.T) {
 	}
 	if !strings.Contains(strings.Join(got, "\n"), lib) {
 		t.Errorf("%s is not among %v", lib, got)
+	}
+}
+
+func TestFoldersNameThatOfCondasPackages(t *testing.T) {
+	env := t.TempDir()
+	if err := os.Mkdir(filepath.Join(env, "lib"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CONDA_PREFIX", env)
+	if got := folders(); !slices.Contains(got, filepath.Join(env, "lib")) {
+		t.Errorf("%s/lib is not among %v", env, got)
 	}
 }
 

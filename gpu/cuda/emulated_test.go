@@ -111,6 +111,9 @@ func (e emulated) free(a uint64) error         { return e.Free(a) }
 func (e emulated) close() error                { return e.Close() }
 func (e emulated) hopper() bool                { return true }
 func (e emulated) tensorMap(t tensor) (m tensorMap, err error) {
+	if t.tokens < 1 || t.heads < 1 || t.rows > 256 || t.address%16 != 0 {
+		return m, errors.New("emulator: a tensor that a driver refuses")
+	}
 	m[0], m[1], m[2], m[3], m[4] = t.address, uint64(t.width), uint64(t.heads), uint64(t.tokens), uint64(t.rows)
 	return m, nil
 }
@@ -144,6 +147,9 @@ func (e emulated) launch(u kernels.Unit, grid [3]uint32, threads, shared int, ar
 var built string
 
 var build = sync.OnceValues(func() (string, error) {
+	if program := os.Getenv(emulatorAt); program != "" { // that of the process that started this one
+		return program, nil
+	}
 	var err error
 	if built, err = os.MkdirTemp("", "cuda-emulator"); err != nil {
 		return "", err

@@ -18,6 +18,7 @@ const (
 	NoDevice        Kind = "no device"          // a driver, but no such card
 	Architecture    Kind = "architecture"       // a card older than compute capability 8.0, or newer than compiler and driver know
 	NoCompiler      Kind = "no compiler"        // NVRTC was not found or fails
+	NotCompiled     Kind = "not compiled"       // NVRTC does not take a kernel: a mistake of this program, or of that release
 	OutOfMemory     Kind = "out of memory"      // on the card
 	OutOfHostMemory Kind = "out of host memory" // pinned
 	Hardware        Kind = "hardware"           // uncorrectable memory or link error
@@ -45,7 +46,8 @@ var advice = map[Kind]string{
 	WrongDriver:     "update the driver to 525 or later and restart the machine, or use device: host",
 	NoDevice:        "use device: host, or check nvidia-smi and CUDA_VISIBLE_DEVICES",
 	Architecture:    "use a card of compute capability 8.0 or later (A100, H100), or device: host",
-	NoCompiler:      "install the CUDA toolkit's libnvrtc (11.8, 12 or 13), or name its folder in LONGALIGN_CUDA_LIBRARIES",
+	NoCompiler:      "install the CUDA toolkit's libnvrtc (11.8, 12 or 13), activate the Python environment that has it (one with PyTorch does), or name its folder in LONGALIGN_CUDA_LIBRARIES",
+	NotCompiled:     "report this with the kernel's name, and name the folder of another release of libnvrtc (12 compiles all kernels) in LONGALIGN_CUDA_LIBRARIES",
 	OutOfMemory:     "use recompute: auto and offload: auto, smaller micro-batches, or a card with more memory",
 	OutOfHostMemory: "free memory of the host, raise the limit of locked memory (ulimit -l), or use offload: none",
 	Hardware:        "the card needs a reset by whoever runs the machine; the last checkpoint is intact, resume on another",

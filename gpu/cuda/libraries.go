@@ -30,6 +30,9 @@ func folders() []string {
 		}
 	}
 	patterns = append(patterns, "/usr/local/cuda/lib64", "/usr/local/cuda-*/lib64", "/opt/cuda/lib64")
+	if d := os.Getenv("CONDA_PREFIX"); d != "" {
+		patterns = append(patterns, d+"/lib") // conda's own packages
+	}
 	var pythons []string
 	for _, v := range []string{"VIRTUAL_ENV", "CONDA_PREFIX"} {
 		if d := os.Getenv(v); d != "" {

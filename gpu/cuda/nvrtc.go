@@ -74,6 +74,21 @@ func sourceOf(u kernels.Unit) (string, error) {
 	return b.String(), nil
 }
 
+// Results of a compiler that works and does not take what it got; it never will.
+const (
+	invalidOption     = 5
+	compilationFailed = 6
+)
+
+// failed is the error of a compilation.
+func (c *compiler) failed(u kernels.Unit, r int, log string) error {
+	e := &Error{Kind: NoCompiler, Op: "compile " + u.String(), Text: fmt.Sprintf("NVRTC %s, result %d: %s", c.version, r, log)}
+	if r == invalidOption || r == compilationFailed {
+		e.Kind = NotCompiled
+	}
+	return e
+}
+
 // compile returns machine code or PTX of a unit, and what the compiler said.
 func (c *compiler) compile(u kernels.Unit, arch string, machineCode bool, extra ...string) (image []byte, log string, err error) {
 	source, err := sourceOf(u)
@@ -104,7 +119,7 @@ func (c *compiler) compile(u kernels.Unit, arch string, machineCode bool, extra 
 	image = C.GoBytes(unsafe.Pointer(out), C.int(size))
 	C.free(unsafe.Pointer(out))
 	if r != 0 {
-		return nil, log, &Error{Kind: NoCompiler, Op: "compile " + u.String(), Text: fmt.Sprintf("NVRTC %s, result %d: %s", c.version, int(r), log)}
+		return nil, log, c.failed(u, int(r), log)
 	}
 	return image, log, nil
 }

@@ -69,7 +69,7 @@ func (o *oracle) near(name string, p pair, tolerance float64) {
 		num += math.Pow(float64(got[i]-want[i]), 2)
 		den += math.Pow(float64(want[i]), 2)
 	}
-	den = max(den, 0.01*float64(len(want))) // what cancels to nothing is compared with the size of its terms
+	den = max(den, 0.01*float64(len(want)), 1e-9) // what cancels to nothing is compared with the size of its terms
 	if e := math.Sqrt(num / den); !(e <= tolerance) {
 		o.Errorf("%s is off by %.2g of its norm, allowed %.2g", name, e, tolerance)
 	}
@@ -86,6 +86,10 @@ func TestMatrixAttentionMatchesTheHost(t *testing.T) {
 		"width 64, lengths about a tile":   {Heads: 2, KVHeads: 1, HeadDim: 64, CuSeqlens: []int32{0, 1, 64, 129, 257}},
 		"width 128, lengths about a tile":  {Heads: 2, KVHeads: 2, HeadDim: 128, CuSeqlens: []int32{0, 63, 191}},
 		"width 128, groups of four":        {Heads: 4, KVHeads: 1, HeadDim: 128, CuSeqlens: []int32{0, 100}},
+		"width 128, groups of eight":       {Heads: 8, KVHeads: 1, HeadDim: 128, CuSeqlens: []int32{0, 67, 70}},
+		"width 64, two groups of eight":    {Heads: 16, KVHeads: 2, HeadDim: 64, Window: 40, CuSeqlens: []int32{0, 66}},
+		"one token":                        {Heads: 2, KVHeads: 1, HeadDim: 128, CuSeqlens: []int32{0, 1}},
+		"no token":                         {Heads: 2, KVHeads: 1, HeadDim: 64, CuSeqlens: []int32{0, 0}},
 		"an empty sequence":                {Heads: 1, KVHeads: 1, HeadDim: 64, CuSeqlens: []int32{0, 70, 70, 90}},
 		"width 64, a window within a tile": {Heads: 2, KVHeads: 1, HeadDim: 64, Window: 7, CuSeqlens: []int32{0, 150, 200}},
 		"width 64, a window over tiles":    {Heads: 1, KVHeads: 1, HeadDim: 64, Window: 100, CuSeqlens: []int32{0, 300}},

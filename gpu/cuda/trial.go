@@ -20,8 +20,11 @@ import (
 // trialLimit is when a trial counts as hung; the run-time compiler's time is in it.
 var trialLimit = 5 * time.Minute
 
-// errDisagree is the end of a trial whose results are off: the kernels are not used, here and on any such card.
-var errDisagree = errors.New("the kernels disagree")
+// Ends of a trial that are the same wherever card and compiler are: the kernels are not used.
+var (
+	errDisagree    = errors.New("the kernels disagree")
+	errNotCompiled = errors.New("the compiler does not take them")
+)
 
 // useHopper decides whether attention runs on Hopper's matrix units: where the card has them and a trial agrees with the kernels
 // of every card. LONGALIGN_CUDA_ATTENTION=mma keeps it from trying. What may pass, like memory that ran out, is an error and not a
@@ -72,7 +75,7 @@ func (d *Device) passes(fast bool) (bool, error) {
 		return true, nil
 	case errors.As(err, &e) && e.Kind == KernelFailed:
 		err = &Error{Kind: TrialFailed, Op: "try Hopper's kernels", Text: fmt.Sprintf("%s mode: %v", mode, err), Code: e.Code}
-	case errors.Is(err, errDisagree), e != nil && e.Kind == Refused && e.Code == int(C.CUDA_ERROR_INVALID_VALUE):
+	case errors.Is(err, errDisagree), errors.Is(err, errNotCompiled), e != nil && e.Kind == Refused && e.Code == int(C.CUDA_ERROR_INVALID_VALUE):
 		slog.Warn("Hopper's kernels of attention are not used", "mode", mode, "why", err)
 		return false, nil
 	}
@@ -122,6 +125,10 @@ func (d *Device) tryHopper(fast bool) error {
 		var want [][]float32
 		for _, hopper := range []bool{false, true} {
 			got, err := d.trial(s, hopper, fast)
+			var e *Error
+			if hopper && errors.As(err, &e) && e.Kind == NotCompiled {
+				return fmt.Errorf("%w: %w", errNotCompiled, err)
+			}
 			if err != nil {
 				return err
 			}

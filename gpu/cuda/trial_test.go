@@ -69,12 +69,13 @@ func TestATrialThatFailsDoesNotChangeTheClassByChance(t *testing.T) {
 		kind       Kind // "" where the device opens
 		remembered bool
 	}{
-		"an address fault":    {&Error{Kind: KernelFailed, Code: 700}, TrialFailed, true},
-		"memory runs out":     {&Error{Kind: OutOfMemory, Asked: 1}, OutOfMemory, false},
-		"compilation fails":   {&Error{Kind: NoCompiler}, NoCompiler, false},
-		"an error of memory":  {&Error{Kind: Hardware, Code: 214}, Hardware, false},
-		"a refused argument":  {&Error{Kind: Refused, Code: 1}, "", false},
-		"results that differ": {errDisagree, "", false},
+		"an address fault":     {&Error{Kind: KernelFailed, Code: 700}, TrialFailed, true},
+		"memory runs out":      {&Error{Kind: OutOfMemory, Asked: 1}, OutOfMemory, false},
+		"compiling breaks off": {&Error{Kind: NoCompiler}, NoCompiler, false},
+		"they do not compile":  {&Error{Kind: NotCompiled}, "", false},
+		"an error of memory":   {&Error{Kind: Hardware, Code: 214}, Hardware, false},
+		"a refused argument":   {&Error{Kind: Refused, Code: 1}, "", false},
+		"results that differ":  {errDisagree, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			known := trials{cache{t.TempDir()}, "GPU-1"}

@@ -101,6 +101,8 @@ func (s *suite) attentionStep(t *testing.T) {
 		"first tokens":                  {2, 1, 16, 0, []sequence{{1, 1}, {1, 9}, {2, 2}}},
 		"lengths far apart":             {4, 2, 32, 0, []sequence{{300, 300}, {1, 700}, {129, 256}, {64, 64}}},
 		"as many key heads as heads":    {2, 2, 64, 0, []sequence{{200, 210}, {33, 40}}},
+		"groups of eight":               {16, 2, 64, 0, []sequence{{150, 160}, {9, 9}}},
+		"groups of twelve":              {12, 1, 16, 0, []sequence{{70, 72}}},
 		"a window":                      {4, 1, 16, 40, []sequence{{30, 64}, {260, 300}, {41, 41}}},
 		"an odd width, groups of three": {3, 1, 13, 0, []sequence{{140, 150}, {5, 6}}},
 	} {

@@ -86,6 +86,17 @@ func (s *suite) sampling(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a vocabulary of 1,301", func(t *testing.T) {
+		logits := b.normal(1301, 4)
+		draws, want := make([]gpu.Draw, 40), make([]int32, 40)
+		for i := range draws {
+			draws[i] = gpu.Draw{Temperature: 0.5 + float64(i%4)/2, TopP: float64(i%5) / 4, Seed: 7, Counter: uint64(i)}
+			want[i] = reference(logits, draws[i])
+		}
+		if ids, _ := draw(logits, len(logits), draws...); !slices.Equal(ids, want) {
+			t.Errorf("drew %v, want %v", ids, want)
+		}
+	})
 	t.Run("wrong lengths are refused", func(t *testing.T) {
 		b := s.bench(t)
 		b.Device.(gpu.Sampler).Sample(make([]int32, 1), make([]float64, 2), b.empty(8), 4, make([]gpu.Draw, 2))

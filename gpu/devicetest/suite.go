@@ -193,7 +193,7 @@ func dot(x, y matrix) (s float64) {
 
 func (s *suite) embedding(t *testing.T) {
 	b := s.bench(t)
-	for _, d := range []int{1, 24, 130} {
+	for _, d := range []int{1, 24, 130, 1032} {
 		table := b.normal(11*d, 1)
 		ids := []int32{3, 0, 10, 3, 3, 7}
 		want := make(matrix, len(ids)*d)
@@ -217,7 +217,7 @@ func (s *suite) embedding(t *testing.T) {
 }
 
 func (s *suite) norm(t *testing.T) {
-	for _, shape := range [][2]int{{1, 1}, {7, 24}, {300, 67}, {3, 1024}} {
+	for _, shape := range [][2]int{{1, 1}, {7, 24}, {300, 67}, {3, 1024}, {2, 2051}, {2, 4104}} {
 		b := s.bench(t)
 		rows, d := shape[0], shape[1]
 		x, w, dy := b.normal(rows*d, 2), b.normal(d, 1), b.normal(rows*d, 1)
@@ -344,6 +344,8 @@ func (s *suite) crossEntropy(t *testing.T) {
 		"a vocabulary of one":        {3, 8, 1, 1, 1},
 		"logits far apart":           {20, 64, 33, 1, 8},
 		"several chunks":             {1300, 16, 40, 1, 1},
+		"a wide vocabulary":          {5, 16, 8200, 1, 1},
+		"a wide vocabulary, odd":     {5, 16, 4099, 2, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := s.bench(t)

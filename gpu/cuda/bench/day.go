@@ -31,7 +31,7 @@ const (
 	testsOfTheSuite       = "^TestCardPassesTheSuite$"
 	testsOfParity         = "^(TestTrainingFollowsTheHost|TestBFloat16FollowsFloat32For100Steps)$"
 	testsOfTheCertificate = "^TestTheLossDoesNotDependOnTheLayoutOnTheDevice$"
-	testsOfResuming       = "^TestResumingOnTheDeviceGivesTheSameBits$"
+	testsOfResuming       = "^(TestResumingOnTheDeviceGivesTheSameBits|TestAKilledTrainingOnTheDeviceEndsWithTheSameBits)$"
 	testsOfKernels        = "^(TestMatrixAttentionMatchesTheHost|TestMatrixAttentionToACacheMatchesTheHost|TestMixedTypesMatchTheHost|TestSchedulingDoesNotShow)$"
 	testsOfThePlan        = "^TestThePlanIsWhatTheDeviceAllocates$"
 	testsOfMemory         = "^TestCardPassesTheSuite$/.*/(norm|attention|cross)|^TestMatrixAttention"

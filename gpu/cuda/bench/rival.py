@@ -4,7 +4,7 @@
     python3 rival.py --device cpu --shape tiny --tokens 256 --steps 2     (a try without a card)
 
 Its advantages: bfloat16 weights without float32 masters and AdamW fused over them (a third of bench's optimizer traffic),
-torch.compile over each layer and the loss, the fastest attention over packed sequences that this PyTorch has (all are timed first: varlen_attn,
+torch.compile over each layer and the loss, which keeps its logits where they fit, the fastest attention over packed sequences that this PyTorch has (all are timed first: varlen_attn,
 flash-attn, flex_attention, one scaled_dot_product_attention a sequence), loss in chunks over tokens with a target only, and
 activations kept where they fit. It counts FLOPs as bench does.
 """
@@ -170,7 +170,7 @@ def main():
     p.add_argument("--tokens", type=int, default=8192)
     p.add_argument("--steps", type=int, default=5)
     p.add_argument("--device", default="cuda")
-    p.add_argument("--keep", default="auto", choices=["auto", "all", "inputs"], help="activations: auto tries all, then each layer's input")
+    p.add_argument("--keep", default="auto", choices=["auto", "all", "activations", "inputs"], help="auto tries all, then all but logits, then each layer's input")
     p.add_argument("--only", choices=["attention"], help="times the ways of attention, on the pack and on one sequence, and ends")
     p.add_argument("--peak", type=float, help="FLOP/s of the card; as bench goes by its name where it is not given")
     a = p.parse_args()
@@ -198,6 +198,9 @@ def main():
     optimizer = torch.optim.AdamW(parameters, lr=1e-5, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0, **options)
     calls = list(blocks)
     if a.device == "cuda" and VERSION >= (2, 0):
+        for limit in ("recompile_limit", "cache_size_limit"):  # else some releases compile the first eight layers only
+            if hasattr(torch._dynamo.config, limit):
+                setattr(torch._dynamo.config, limit, 1024)
         calls = [torch.compile(b, dynamic=False) for b in blocks]
 
     ids = torch.randint(vocab, (a.tokens,), device=a.device)
@@ -218,14 +221,15 @@ def main():
         for call in calls:
             x = checkpoint(call, x, cos, sin, use_reentrant=False) if keep == "inputs" else call(x, cos, sin)
         x = blocks[0].norm(x, final)[places]
-        loss = sum(checkpoint(loss_of, x[i : i + 4096], targets[i : i + 4096], use_reentrant=False) for i in range(0, len(places), 4096)) / max(1, len(places))
+        part = loss_of if keep == "all" else lambda *rows: checkpoint(loss_of, *rows, use_reentrant=False)
+        loss = sum(part(x[i : i + 4096], targets[i : i + 4096]) for i in range(0, len(places), 4096)) / max(1, len(places))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return loss
 
-    for keep in ["all", "inputs"] if a.keep == "auto" else [a.keep]:
+    for keep in ["all", "activations", "inputs"] if a.keep == "auto" else [a.keep]:
         try:
             seconds = []
             for i in range(a.steps + 2):
@@ -239,9 +243,10 @@ def main():
         except RuntimeError as e:
             if "out of memory" not in str(e) or keep == "inputs" or a.keep != "auto":
                 raise
-            print("activations do not fit; each layer's input is kept instead")
-            optimizer.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
+            print(f"keeping {keep} does not fit; less is kept")
+        # Behind the clause, for the exception in it holds what the step had allocated.
+        optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
     matrices = layers * (4 * width * width + 3 * width * inner)
     pairs = sum(n * n / 2 for n in sizes)
     flops = 6 * (a.tokens * matrices + len(places) * width * vocab) + 12 * pairs * width * layers
