@@ -275,5 +275,16 @@ func advices(c *llama.Config, opts Options, load Load, info gpu.Info, m Memory) 
 	if len(out) > 0 {
 		return out
 	}
+	// A mode whose share of the device's memory is there, and which takes the least of the host's.
+	room := info
+	room.HostMemory = 0 // unknown
+	if all, err := plans(c, free, load, room); err == nil {
+		all = slices.DeleteFunc(all, func(m Memory) bool { return !m.Fits() })
+		if len(all) > 0 {
+			least := slices.MinFunc(all, func(a, b Memory) int { return cmp.Compare(a.HostTotal, b.HostTotal) })
+			return []string{fmt.Sprintf("use a machine that can give %.1f GiB of host memory (recompute: %s, offload: %s), or a smaller model",
+				float64(least.HostTotal+hostReserve)/(1<<30), least.Recompute, least.Offload)}
+		}
+	}
 	return []string{"use a smaller model or a device with more memory: weights, gradients and optimizer states alone do not fit"}
 }

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -357,6 +359,34 @@ func TestARunThatDoesNotFitIsRefusedWithAdvice(t *testing.T) {
 		var me *train.MemoryError
 		if tt.advice == "" && err != nil || tt.advice != "" && (!errors.As(err, &me) || !strings.Contains(err.Error(), tt.advice)) {
 			t.Errorf("%s: got %v, want %q", name, err, tt.advice)
+		}
+	}
+}
+
+// Where the card has room and the host has not, a larger card is no advice.
+func TestARunThatLacksHostMemoryIsToldHowMuch(t *testing.T) {
+	o := train.DefaultOptions()
+	o.Steps, o.DType = 100, "bf16"
+	info := h100
+	info.HostMemory = 22 << 30
+	load := train.Load{Tokens: 65536}
+	_, err := train.PlanMemory(llama2(t, false), o, load, info)
+	var me *train.MemoryError
+	if !errors.As(err, &me) {
+		t.Fatal(err)
+	}
+	said := regexp.MustCompile(`use a machine that can give (\d+)\.\d GiB of host memory \(recompute: \w+, offload: [\w,]+\)`).FindStringSubmatch(err.Error())
+	if said == nil {
+		t.Fatal(err)
+	}
+	enough, err := strconv.ParseInt(said[1], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for more, fits := range map[int64]bool{-1: false, 1: true} {
+		info.HostMemory = (enough + more) << 30
+		if m, err := train.PlanMemory(llama2(t, false), o, load, info); (err == nil) != fits {
+			t.Errorf("with %d GiB: %v, %v", enough+more, m, err)
 		}
 	}
 }
