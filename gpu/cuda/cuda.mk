@@ -38,4 +38,5 @@ cuda-day: cuda-day-files
 
 test-cuda-nogpu: $(CUDA_STUB)/libcuda.a
 	@$(CUDA_ENV) go vet -tags cuda ./gpu/cuda/... ./gpu/devices
+	@$(CUDA_ENV) go tool staticcheck -tags cuda ./gpu/cuda/... ./gpu/devices
 	@$(CUDA_ENV) go test -tags cuda ./gpu/cuda/... ./gpu/devices
