@@ -104,7 +104,7 @@ func Probe() error {
 	return nil
 }
 
-// Open opens card index ("" is the first). The error is an *Error.
+// Open opens card index; "" is the first that no other process has and that this program can use. The error is an *Error.
 func Open(_ context.Context, index string) (*Device, error) {
 	if err := driverState(); err != nil {
 		return nil, err
@@ -112,6 +112,9 @@ func Open(_ context.Context, index string) (*Device, error) {
 	n, err := cu.NumDevices()
 	if err != nil {
 		return nil, failure("count the devices", err)
+	}
+	if index == "" && n > 0 {
+		return openAny(n)
 	}
 	at := 0
 	if index != "" {
@@ -122,6 +125,27 @@ func Open(_ context.Context, index string) (*Device, error) {
 	if at < 0 || at >= n {
 		return nil, &Error{Kind: NoDevice, Op: "open", Text: fmt.Sprintf("device %d of %d", at, n)}
 	}
+	return openDevice(at)
+}
+
+// openAny opens the first of n cards that is neither another process's nor too old, so that a machine serves as many workers as it has
+// cards. Where there is none, the error is the first card's.
+func openAny(n int) (*Device, error) {
+	var first error
+	for at := range n {
+		d, err := openDevice(at)
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != Busy && e.Kind != Architecture {
+			return d, err
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, first
+}
+
+func openDevice(at int) (*Device, error) {
 	c, err := openCard(at)
 	if err != nil {
 		return nil, err

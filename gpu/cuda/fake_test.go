@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/longalign/longalign-go/gpu"
@@ -51,10 +52,11 @@ func TestOnAFakeDriver(t *testing.T) {
 		"a driver that fails":              "init=999",
 		"an error that was contained":      "wait=226",
 		"a machine that becomes ready":     "slow=802",
+		"a machine with two cards":         "cards=2",
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0], "-test.run=^TestOnAFakeDriver$", "-test.v")
-			cmd.Env = append(os.Environ(), "LONGALIGN_LIBCUDA="+file, "FAKE_FAIL="+fail, "LONGALIGN_CUDA_ATTENTION=mma", "XDG_CACHE_HOME="+t.TempDir())
+			cmd.Env = append(os.Environ(), "LONGALIGN_LIBCUDA="+file, "FAKE_FAIL="+fail, "LONGALIGN_CUDA_ATTENTION=mma", "XDG_CACHE_HOME="+t.TempDir(), "TMPDIR="+t.TempDir())
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
@@ -64,6 +66,47 @@ func TestOnAFakeDriver(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A worker that is told no card takes the first that is free.
+func onTwoCards(t *testing.T) {
+	first, second := "GPU-11111111-1111-1111-1111-111111111111", "GPU-12121212-1212-1212-1212-121212121212"
+	opens := func(index, want string) {
+		t.Helper()
+		d, err := Open(context.Background(), index)
+		var e *Error
+		switch {
+		case errors.As(err, &e) && e.Kind == NoCompiler:
+			t.Skip(err)
+		case want == "" && (e == nil || e.Kind != Busy || !strings.Contains(err.Error(), first)):
+			t.Errorf("card %q: %v, not that %s is busy", index, err, first)
+		case want != "" && err != nil:
+			t.Errorf("card %q: %v", index, err)
+		case err == nil:
+			if got := d.Info().UUID; got != want {
+				t.Errorf("card %q is %s, want %s", index, got, want)
+			}
+			d.Close()
+		}
+	}
+	takes := func(uuid string) { // as another process does
+		t.Helper()
+		f, err := openLock(filepath.Join(os.TempDir(), "longalign-"+uuid+".lock"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			t.Fatal(err)
+		}
+	}
+	opens("", first)
+	opens("1", second)
+	takes(first)
+	opens("", second)
+	opens("0", "")
+	takes(second)
+	opens("", "")
 }
 
 func onFakeDriver(t *testing.T) {
@@ -76,6 +119,10 @@ func onFakeDriver(t *testing.T) {
 		return e
 	}
 	fail := os.Getenv("FAKE_FAIL")
+	if fail == "cards=2" {
+		onTwoCards(t)
+		return
+	}
 	if fail == "slow=802" {
 		_, err := Open(context.Background(), "")
 		if e := kind(err, NotReady); !strings.Contains(e.Error(), "CUDA_ERROR_SYSTEM_NOT_READY") || !strings.Contains(e.Error(), "fabricmanager") {

@@ -16,7 +16,7 @@ import (
 func Card() error { return probe() }
 
 // Open opens the device called name: "host" is this machine's processor, "cuda" or "cuda:N" an NVIDIA
-// card (only in a program built with the tag cuda), "auto" the card when there is one, else the processor; a card whose driver fails
+// card (only in a program built with the tag cuda), "auto" a card when there is one, else the processor; where no number is given it is the first card that is free; a card whose driver fails
 // is an error, for a training on the processor instead would not end. "cuda:N,fast" is a card whose gradients need not have the same
 // bits from run to run; its class says so. "cuda:N,plain" is a card that is sent each launch by itself when it decodes, for looking at
 // single kernels; its results are the same.

@@ -24,10 +24,10 @@ CUresult cuGetErrorName(CUresult code, const char **name) {
 	return *name ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 CUresult cuDriverGetVersion(int *v) { *v = 12040; return 0; }
-CUresult cuDeviceGetCount(int *n) { *n = failing("count") ? 0 : 1; return 0; }
+CUresult cuDeviceGetCount(int *n) { *n = failing("count") ? 0 : failing("cards") ? (int)failing("cards") : 1; return 0; }
 CUresult cuDeviceGet(CUdevice *d, int i) { *d = i; return 0; }
 CUresult cuDeviceGetName(char *name, int size, CUdevice d) { (void)d; snprintf(name, (size_t)size, "Fake H100"); return 0; }
-CUresult cuDeviceGetUuid(CUuuid *u, CUdevice d) { (void)d; memset(u, 0x11, sizeof *u); return 0; }
+CUresult cuDeviceGetUuid(CUuuid *u, CUdevice d) { memset(u, 0x11 + d, sizeof *u); return 0; }
 CUresult cuDeviceTotalMem_v2(size_t *n, CUdevice d) { (void)d; *n = (size_t)80 << 30; return 0; }
 CUresult cuDeviceGetAttribute(int *v, CUdevice_attribute which, CUdevice d) {
 	(void)d;
