@@ -73,9 +73,12 @@ func Bars(f Figure, c BarChart) (*Figure, error) {
 	width := max(figureWidth, 72*float64(len(c.Groups))) // labels need room
 	p := newPlot("", c.Axis)
 	p.X.Min, p.X.Max = -0.5, float64(len(c.Groups))-0.5
-	p.Y.Min, p.Y.Max = bottom*1.08, top*1.08
-	if c.Stacked {
-		p.Y.Max = top
+	p.Y.Min, p.Y.Max = bottom, top
+	if room := 0.08 * (top - bottom); !c.Stacked { // for the numbers
+		p.Y.Max += room
+		if bottom < 0 {
+			p.Y.Min -= room
+		}
 	}
 	if p.Y.Max == p.Y.Min {
 		p.Y.Max = p.Y.Min + 1
@@ -151,24 +154,28 @@ func (b *bars) Plot(c draw.Canvas, p *plot.Plot) {
 				base += v
 				continue
 			}
-			above := max(v, 0)
+			above, below := max(v, 0), min(v, 0)
 			if s.High != nil && !math.IsNaN(s.High[g]) && s.Low[g] < s.High[g] {
 				line := draw.LineStyle{Color: hexColour(inkColour), Width: 0.9}
 				c.StrokeLine2(line, center, y(s.Low[g]), center, y(s.High[g]))
 				c.StrokeLine2(line, center-3, y(s.Low[g]), center+3, y(s.Low[g]))
 				c.StrokeLine2(line, center-3, y(s.High[g]), center+3, y(s.High[g]))
-				above = max(above, s.High[g])
+				above, below = max(above, s.High[g]), min(below, s.Low[g])
 			}
-			at := rectangleOf(center, y(above)+2, label.Width(number))
+			bottom := y(above) + 2
+			if v < 0 { // the number stands where the bar ends
+				bottom = y(below) - 2 - smallText
+			}
+			at := rectangleOf(center, bottom, label.Width(number))
 			free := !slices.ContainsFunc(labels, func(o vg.Rectangle) bool { return overlap(o, at) })
 			for _, beside := range []int{i - 1, i + 1} { // a bar that is higher hides what reaches over it
-				if beside >= 0 && beside < len(b.Series) && b.Series[beside].Values[g] > v && label.Width(number) > width*1.1 && y(b.Series[beside].Values[g]) > at.Min.Y {
+				if v >= 0 && beside >= 0 && beside < len(b.Series) && b.Series[beside].Values[g] > v && label.Width(number) > width*1.1 && y(b.Series[beside].Values[g]) > at.Min.Y {
 					free = false
 				}
 			}
 			if free {
 				labels = append(labels, at)
-				c.FillText(label, vg.Point{X: center, Y: y(above) + 2}, number)
+				c.FillText(label, vg.Point{X: center, Y: bottom}, number)
 			}
 		}
 	}

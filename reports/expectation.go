@@ -2,7 +2,9 @@ package reports
 
 import (
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -202,6 +204,10 @@ func (s *Study) sentence(m Metric, e Expectation, c Contrast) string {
 	}
 	text := fmt.Sprintf("%s: %s is %s %s than with %s", s.label(e.A), col.Name,
 		strings.TrimLeft(col.formatNumber(scale*c.Diff), "\u2212+")+unitSuffix(col.Unit), word, s.label(e.B))
+	if magnitude := col.formatNumber(scale * math.Abs(c.Diff)); strings.Trim(magnitude, "0.") == "" {
+		half := strconv.FormatFloat(0.5*math.Pow10(-col.Decimals), 'f', col.Decimals+1, 64)
+		text = fmt.Sprintf("%s: %s differs by less than %s from that with %s", s.label(e.A), col.Name, half+unitSuffix(col.Unit), s.label(e.B))
+	}
 	if c.Diff == 0 {
 		text = fmt.Sprintf("%s: %s is the same as with %s", s.label(e.A), col.Name, s.label(e.B))
 	}

@@ -145,11 +145,11 @@ func TimeFigure(s *Study) (*Figure, error) {
 func paperTime(s *Study, f Figure) (*Figure, error) {
 	f.Caption = "Published hours on eight A800 GPUs, and ours on the machine named under provenance."
 	f.Marks = []string{NoteMeasured}
-	c := BarChart{Axis: "hours", Decimals: 1, Groups: []string{paper.ChatGLM3, paper.Llama7B, paper.Llama13B}}
-	for i, method := range []string{paper.Naive, paper.Sorted, paper.Packing} {
+	c := BarChart{Axis: "hours", Decimals: 1, Groups: append([]string{paper.ChatGLM3, paper.Llama7B, paper.Llama13B}, s.ownModels()...)}
+	for i, method := range []string{paper.Naive, paper.Sorted, paper.Packing, paper.Weighting} {
 		published := BarSeries{Name: method + ", published", Colour: faint(seriesColours[i])}
 		ours := BarSeries{Name: method + ", ours", Colour: seriesColours[i]}
-		any := false
+		known, any := false, false
 		for _, model := range c.Groups {
 			hours := math.NaN()
 			for _, h := range paper.Figure5() {
@@ -158,18 +158,47 @@ func paperTime(s *Study, f Figure) (*Figure, error) {
 				}
 			}
 			published.Values = append(published.Values, hours)
-			cells := s.matching(paper.Row{Model: model, Dataset: "LongAlign-10k", Method: method})
+			known = known || !math.IsNaN(hours)
+			cells := s.comparable(model, method)
 			cell := timingCell(cells, func(t *Timing) (float64, bool) { return t.Seconds / 3600, t.Seconds > 0 })
 			any = any || cell.HasValue()
 			ours.Values = append(ours.Values, valueOrNaN(cell))
 			f.Sources = union(f.Sources, cell.Sources)
 		}
-		c.Series = append(c.Series, published)
+		if known {
+			c.Series = append(c.Series, published)
+		}
 		if any {
 			c.Series = append(c.Series, ours)
 		}
 	}
 	return Bars(f, c)
+}
+
+// ownModels are the study's models that the paper does not have.
+func (s *Study) ownModels() []string {
+	var out []string
+	for _, c := range s.Cells {
+		published := slices.ContainsFunc(slices.Concat(paper.Table3(), paper.Table4()), func(r paper.Row) bool { return r.Model == c.Model })
+		if c.Model != "" && !published && !slices.Contains(out, c.Model) {
+			out = append(out, c.Model)
+		}
+	}
+	return out
+}
+
+// comparable are the cells of a model trained by one of the paper's methods: on the paper's data, where the model is the paper's.
+func (s *Study) comparable(model, method string) []CellData {
+	if !slices.Contains(s.ownModels(), model) {
+		return s.matching(paper.Row{Model: model, Dataset: "LongAlign-10k", Method: method})
+	}
+	var out []CellData
+	for _, m := range s.methods() {
+		if m.Published == method {
+			out = append(out, slices.DeleteFunc(s.of(m.Name), func(c CellData) bool { return c.Model != model })...)
+		}
+	}
+	return out
 }
 
 // faint mixes a colour half and half with white: the published neighbour of our bar.
@@ -271,6 +300,18 @@ func OverviewFigure(s *Study) (*Figure, error) {
 		}
 		c.Series = append(c.Series, published)
 		if any {
+			c.Series = append(c.Series, ours)
+		}
+	}
+	for i, model := range s.ownModels() {
+		ours := BarSeries{Name: model, Colour: seriesColours[(len(models)+1+i)%len(seriesColours)]}
+		for _, method := range c.Groups {
+			cell := s.cell(Metric{Name: paper.LongBenchChat}, s.comparable(model, method))
+			f.Marks = union(f.Marks, answered(cell))
+			ours.Values = append(ours.Values, valueOrNaN(cell))
+			f.Sources = union(f.Sources, cell.Sources)
+		}
+		if slices.ContainsFunc(ours.Values, func(v float64) bool { return !math.IsNaN(v) }) {
 			c.Series = append(c.Series, ours)
 		}
 	}
