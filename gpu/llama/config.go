@@ -46,7 +46,7 @@ type Config struct {
 	Heads        int
 	KVHeads      int
 	HeadDim      int
-	MaxPositions int
+	MaxPositions int // the context in tokens, with what RopeScaling adds to the file's max_position_embeddings
 	NormEps      float64
 
 	RopeTheta   float64
@@ -162,25 +162,14 @@ func (c *Config) ScaleRope(scale float64, maxPositions int) (*Config, error) {
 		return c, nil
 	}
 	d := *c
-	d.RopeTheta *= scale
-	var err error
-	switch {
-	case c.Family == ChatGLM:
-		err = d.set("rope_ratio", d.RopeTheta/10000)
-	case c.fields["rope_parameters"] != nil && string(c.fields["rope_parameters"]) != "null":
-		var m map[string]any
-		if err = json.Unmarshal(c.fields["rope_parameters"], &m); err == nil {
-			m["rope_theta"] = d.RopeTheta
-			err = d.set("rope_parameters", m)
-		}
-		if c.fields["rope_theta"] != nil && err == nil {
-			err = d.set("rope_theta", d.RopeTheta)
-		}
-	default:
-		err = d.set("rope_theta", d.RopeTheta)
-	}
+	err := d.setTheta(c.RopeTheta * scale)
 	if err == nil && maxPositions > c.MaxPositions {
-		d.MaxPositions = maxPositions
+		switch s := c.RopeScaling; {
+		case s.Type == "dynamic":
+			return nil, c.scalesFrom("leave its context as it is, or give it a larger factor")
+		case s.Type == "linear" && s.OriginalMax == 0: // the context is the positions times the factor
+			maxPositions = int(math.Ceil(float64(maxPositions) / s.Factor))
+		}
 		err = d.set(map[bool]string{true: "seq_length", false: "max_position_embeddings"}[c.Family == ChatGLM], maxPositions)
 	}
 	if err != nil {
@@ -190,12 +179,48 @@ func (c *Config) ScaleRope(scale float64, maxPositions int) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	if saved, err := ParseConfig(data); err != nil {
+	// What is computed is what the file says, so that a saved model computes the same.
+	saved, err := ParseConfig(data)
+	if err != nil {
 		return nil, err
-	} else if d.RopeScaling.Type != "" && saved.RopeScaling != d.RopeScaling {
-		return nil, &ConfigError{[]string{"rope_scaling"}, fmt.Sprintf("%s scales from the context of %d tokens; extending that would change it: give it original_max_position_embeddings, or another factor", c.RopeScaling.Type, c.MaxPositions)}
 	}
-	return &d, nil
+	if c.RopeScaling.Type != "" && saved.RopeScaling != c.RopeScaling {
+		return nil, c.scalesFrom("give it original_max_position_embeddings, or a larger factor")
+	}
+	return saved, nil
+}
+
+func (c *Config) scalesFrom(advice string) error {
+	s := c.RopeScaling
+	return &ConfigError{[]string{"rope_scaling"}, fmt.Sprintf("%s scales from the context of %d tokens; extending that would change it: %s", s.Type, s.OriginalMax, advice)}
+}
+
+// setTheta writes the rotary base to each place of the file that holds it, or to the usual one.
+func (c *Config) setTheta(theta float64) error {
+	if c.Family == ChatGLM {
+		return c.set("rope_ratio", theta/10000)
+	}
+	written := false
+	for _, name := range []string{"rope_parameters", "rope_scaling"} {
+		var m map[string]any
+		if raw := c.fields[name]; raw == nil {
+			continue
+		} else if err := json.Unmarshal(raw, &m); err != nil {
+			return err
+		}
+		if m["rope_theta"] == nil && (m == nil || name != "rope_parameters") {
+			continue
+		}
+		m["rope_theta"] = theta
+		if err := c.set(name, m); err != nil {
+			return err
+		}
+		written = true
+	}
+	if raw := c.fields["rope_theta"]; written && (raw == nil || string(raw) == "null") {
+		return nil
+	}
+	return c.set("rope_theta", theta)
 }
 
 // Shape is the size of a LLaMA model made from nothing; the parameter type of such models.

@@ -38,7 +38,7 @@ var families = map[string]fields{
 	"llama, tied":    base.with(fields{"tie_word_embeddings": true}),
 	"llama, biases":  base.with(fields{"attention_bias": true, "mlp_bias": true}),
 	"llama, linear":  base.with(fields{"rope_scaling": fields{"type": "linear", "factor": 4.0}}),
-	"llama, dynamic": base.with(fields{"max_position_embeddings": 64, "rope_scaling": fields{"type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 8}}),
+	"llama, dynamic": base.with(fields{"max_position_embeddings": 8, "rope_scaling": fields{"type": "dynamic", "factor": 2.0}}),
 	// Eight pairs a head, so that some keep their frequency, some are interpolated and some lie between.
 	"llama 3.1": base.with(fields{"head_dim": 16, "rope_scaling": fields{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
 		"high_freq_factor": 4.0, "original_max_position_embeddings": 32}}),

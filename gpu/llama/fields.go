@@ -119,6 +119,8 @@ func (r *reader) decoder(c *Config) {
 	r.must("attention_dropout", 0.0)
 	r.must("is_encoder_decoder", false)
 	r.must("add_cross_attention", false)
+	r.must("use_mrope", false)        // Qwen2's positions in several dimensions
+	r.must("rope_interleaved", false) // pairs of neighbours, which Hugging Face's own classes never rotate
 	c.Tied = r.boolean("tie_word_embeddings", false)
 	switch c.Family {
 	case LLaMA:
@@ -135,11 +137,13 @@ func (r *reader) decoder(c *Config) {
 		}
 	case Qwen2:
 		r.must("attention_bias", true)
+		r.must("mlp_bias", false)
 		c.QKVBias = true
 		r.qwenWindow(c)
 	case Qwen3:
 		bias := r.boolean("attention_bias", false)
 		c.QKVBias, c.OutBias = bias, bias
+		r.must("mlp_bias", false)
 		c.QKNorm = true
 		r.qwenWindow(c)
 	}
@@ -160,14 +164,12 @@ func (c *Config) window(w, fromLayer int, r *reader) {
 
 // qwenWindow reads Qwen's sliding window, which counts only when switched on and only above max_window_layers.
 func (r *reader) qwenWindow(c *Config) {
-	var w int
+	w := 4096
+	_, written := r.fields["sliding_window"]
 	given := r.get("sliding_window", &w, false)
 	from := 28
 	r.get("max_window_layers", &from, false)
-	if r.boolean("use_sliding_window", false) {
-		if !given {
-			w = 4096
-		}
+	if r.boolean("use_sliding_window", false) && (given || !written) { // null means none
 		c.window(w, from, r)
 	}
 }
@@ -197,32 +199,37 @@ func (r *reader) rope(c *Config) {
 	thetaGiven := r.get("rope_theta", &c.RopeTheta, false)
 	var raw json.RawMessage
 	scaling := r.get("rope_scaling", &raw, false)
+	name := "rope_scaling"
 	var raw2 json.RawMessage
 	if r.get("rope_parameters", &raw2, false) {
 		if scaling && !jsonEqual(raw, raw2) {
 			r.fail("they differ", []string{"rope_scaling", "rope_parameters"})
 			return
 		}
-		raw, scaling = raw2, true
+		name, raw, scaling = "rope_parameters", raw2, true
 	}
 	if r.err != nil || !scaling {
 		return
 	}
 	rs, theta, err := parseRopeScaling(raw)
 	if err != nil {
-		r.fail("%v", []string{"rope_scaling"}, err)
+		r.fail("%v", []string{name}, err)
 		return
 	}
 	if theta != 0 {
 		if thetaGiven && theta != c.RopeTheta {
-			r.fail("rope_theta is %v and %v", []string{"rope_theta", "rope_parameters"}, c.RopeTheta, theta)
+			r.fail("rope_theta is %v and %v", []string{"rope_theta", name}, c.RopeTheta, theta)
 		}
 		c.RopeTheta = theta
 	}
-	if rs.OriginalMax == 0 {
+	switch {
+	case rs.Type == "dynamic" && rs.OriginalMax != 0 && rs.OriginalMax != c.MaxPositions:
+		r.fail("dynamic scaling starts at max_position_embeddings, %d, and Hugging Face ignores original_max_position_embeddings, here %d: leave it out, and set max_position_embeddings to the context the model was trained with",
+			[]string{name, "max_position_embeddings"}, c.MaxPositions, rs.OriginalMax)
+	case rs.OriginalMax == 0 && rs.Type != "linear": // which scales all positions alike
 		rs.OriginalMax = c.MaxPositions
 	}
-	c.RopeScaling = rs
+	c.RopeScaling, c.MaxPositions = rs, rs.context(c.MaxPositions)
 }
 
 // chatGLM reads ChatGLM2/3's own names: half of each head is rotated, in interleaved pairs,
@@ -291,6 +298,7 @@ var harmless = map[string]bool{
 	"encoder_no_repeat_ngram_size": true, "bad_words_ids": true, "num_return_sequences": true, "num_beam_groups": true,
 	"diversity_penalty": true, "output_scores": true, "return_dict_in_generate": true, "remove_invalid_values": true,
 	"exponential_decay_length_penalty": true, "unsloth_version": true, "unsloth_fixed": true,
+	"is_llama_config": true, "transformers.js_config": true, "neftune_noise_alpha": true,
 }
 
 func (r *reader) finish(c *Config) {

@@ -1,6 +1,7 @@
 package llama
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,6 +95,11 @@ func (m *Model) read(dir string, flat gpu.Buffer) error {
 			return fmt.Errorf("%s: tensor %q of the model is in none of the files %v", dir, p.Name, names)
 		}
 	}
+	if m.cfg.Tied && found[m.cfg.headName()] {
+		if err := m.checkTiedHead(dir); err != nil {
+			return err
+		}
+	}
 	for _, name := range carried {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		switch {
@@ -129,10 +135,7 @@ func (m *Model) readFile(dir, name string, flat gpu.Buffer, want map[string]int,
 				return fmt.Errorf("%s: %w", path, err)
 			}
 		case m.cfg.Tied && t.Name == m.cfg.headName():
-			// A tied head stored again; it is written from the embedding.
-			if e, ok := f.Tensor(m.plan.params[m.plan.embed.param].Name); ok && string(e.Data) != string(t.Data) {
-				return fmt.Errorf("%s: tie_word_embeddings is true but %q differs from the embedding", path, t.Name)
-			}
+			// A tied head stored again; it is written from the embedding, with which checkTiedHead compares it.
 		case strings.HasSuffix(t.Name, ".inv_freq"):
 			st.extra = slices.Clone(t.Data)
 		default:
@@ -142,6 +145,29 @@ func (m *Model) readFile(dir, name string, flat gpu.Buffer, want map[string]int,
 		wf.tensors = append(wf.tensors, st)
 	}
 	m.files.weights = append(m.files.weights, wf)
+	return nil
+}
+
+// checkTiedHead compares a head that is stored although it is tied with the embedding, which may lie in another file.
+func (m *Model) checkTiedHead(dir string) error {
+	var path string
+	var data [2][]byte
+	for i, name := range []string{m.plan.params[m.plan.embed.param].Name, m.cfg.headName()} {
+		at := slices.IndexFunc(m.files.weights, func(wf weightsFile) bool {
+			return slices.ContainsFunc(wf.tensors, func(t storedTensor) bool { return t.name == name })
+		})
+		path = filepath.Join(dir, m.files.weights[at].name)
+		f, err := safetensors.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close() // after the comparison of what it maps
+		t, _ := f.Tensor(name)
+		data[i] = t.Data
+	}
+	if !bytes.Equal(data[0], data[1]) {
+		return fmt.Errorf("%s: tie_word_embeddings is true but %q differs from the embedding", path, m.cfg.headName())
+	}
 	return nil
 }
 

@@ -54,6 +54,28 @@ func writeEntries(t *testing.T, path string, entries []safetensors.Entry) {
 	}
 }
 
+// shard replaces the weights of dir by two files, a and b, and their index.
+func shard(t *testing.T, dir string, a, b []safetensors.Entry) {
+	t.Helper()
+	writeEntries(t, filepath.Join(dir, "a.safetensors"), a)
+	writeEntries(t, filepath.Join(dir, "b.safetensors"), b)
+	var index bytes.Buffer
+	index.WriteString(`{"metadata": {}, "weight_map": {`)
+	for i, x := range append(slices.Clone(a), b...) {
+		if i > 0 {
+			index.WriteString(", ")
+		}
+		index.WriteString(`"` + x.Name + `": "` + map[bool]string{true: "a", false: "b"}[i < len(a)] + `.safetensors"`)
+	}
+	index.WriteString("}}")
+	if err := os.WriteFile(filepath.Join(dir, "model.safetensors.index.json"), index.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "model.safetensors")); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestModelDirectoriesThatDoNotFitAreRefused(t *testing.T) {
 	for name, tt := range map[string]struct {
 		spoil func(t *testing.T, dir string)
@@ -119,23 +141,7 @@ func TestShardsAndExtraTensorsRoundTrip(t *testing.T) {
 	// Old LLaMA files hold the rotary frequencies too, and any order of tensors is valid.
 	slices.Reverse(e)
 	second := append(slices.Clone(e[5:]), safetensors.Entry{Name: "model.layers.0.self_attn.rotary_emb.inv_freq", DType: safetensors.F32, Shape: []int{2}, Read: func() ([]byte, error) { return freq, nil }})
-	writeEntries(t, filepath.Join(dir, "a.safetensors"), e[:5])
-	writeEntries(t, filepath.Join(dir, "b.safetensors"), second)
-	var index bytes.Buffer
-	index.WriteString(`{"metadata": {}, "weight_map": {`)
-	for i, x := range append(slices.Clone(e[:5]), second...) {
-		if i > 0 {
-			index.WriteString(", ")
-		}
-		index.WriteString(`"` + x.Name + `": "` + map[bool]string{true: "a", false: "b"}[i < 5] + `.safetensors"`)
-	}
-	index.WriteString("}}")
-	if err := os.WriteFile(filepath.Join(dir, "model.safetensors.index.json"), index.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(filepath.Join(dir, "model.safetensors")); err != nil {
-		t.Fatal(err)
-	}
+	shard(t, dir, e[:5], second)
 	m, err := llama.Load(dir, openHost(t), gpu.Float32)
 	if err != nil {
 		t.Fatal(err)
@@ -187,6 +193,18 @@ func TestATiedHeadStoredAgainFollowsTheEmbedding(t *testing.T) {
 	if _, err := llama.Load(dir, dev, gpu.Float32); err == nil || !strings.Contains(err.Error(), "tie_word_embeddings") {
 		t.Errorf("a head that contradicts tie_word_embeddings: %v", err)
 	}
+	// In a file of its own, too.
+	shard(t, dir, after[:len(after)-1], after[len(after)-1:])
+	if _, err := llama.Load(dir, dev, gpu.Float32); err == nil || !strings.Contains(err.Error(), "b.safetensors: tie_word_embeddings") {
+		t.Errorf("a head in another file that contradicts tie_word_embeddings: %v", err)
+	}
+	b[0] ^= 1
+	shard(t, dir, after[:len(after)-1], after[len(after)-1:])
+	again, err := llama.Load(dir, dev, gpu.Float32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
 }
 
 func TestWeightsDependOnTheSeedAlone(t *testing.T) {

@@ -101,8 +101,8 @@ func (r *reference) angles(pos, length, e int) (angle []float64, factor float64)
 			kind = s["rope_type"].(string)
 		}
 	}
-	original := 0.0
-	if o, ok := s["original_max_position_embeddings"].(int); ok {
+	original := float64(r.int("max_position_embeddings"))
+	if o, ok := s["original_max_position_embeddings"].(int); ok && kind != "dynamic" { // which Hugging Face scales from the former
 		original = float64(o)
 	}
 	d := float64(dim)

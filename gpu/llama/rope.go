@@ -2,6 +2,7 @@ package llama
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -12,7 +13,7 @@ import (
 type RopeScaling struct {
 	Type        string
 	Factor      float64
-	OriginalMax int // context before scaling
+	OriginalMax int // context before scaling; 0 where linear scaling does not name it
 	// llama3
 	LowFreq, HighFreq float64
 	// yarn
@@ -91,9 +92,14 @@ func parseRopeScaling(raw json.RawMessage) (rs RopeScaling, theta float64, err e
 		rs.NoTruncate = f.Truncate != nil && !*f.Truncate
 		switch {
 		case f.AttentionFactor != nil:
-			rs.AttentionFactor = *f.AttentionFactor
+			if rs.AttentionFactor = *f.AttentionFactor; !(rs.AttentionFactor > 0) {
+				return rs, 0, fmt.Errorf("attention_factor is %v; it must be positive", rs.AttentionFactor)
+			}
 		case f.MScale != nil && f.MScaleAllDim != nil && f.Factor != nil && *f.MScale != 0 && *f.MScaleAllDim != 0:
 			rs.AttentionFactor = yarnScale(*f.Factor, *f.MScale) / yarnScale(*f.Factor, *f.MScaleAllDim)
+			if !(rs.AttentionFactor > 0) || math.IsInf(rs.AttentionFactor, 0) {
+				return rs, 0, fmt.Errorf("mscale %v and mscale_all_dim %v make an attention factor of %v; it must be positive", *f.MScale, *f.MScaleAllDim, rs.AttentionFactor)
+			}
 		}
 	default:
 		return rs, 0, fmt.Errorf("type %q is not supported; supported are linear, dynamic, llama3 and yarn", rs.Type)
@@ -103,6 +109,17 @@ func parseRopeScaling(raw json.RawMessage) (rs RopeScaling, theta float64, err e
 	}
 	rs.Factor = *f.Factor
 	return rs, theta, nil
+}
+
+// context returns how many tokens a model takes whose file names a number of positions: those that the scaling stretches its
+// original context to, where that is more, as vLLM counts them. (Hugging Face sets no limit.) In llama3's files the
+// positions are those after scaling.
+func (s RopeScaling) context(positions int) int {
+	switch s.Type {
+	case "linear", "dynamic", "yarn":
+		return max(positions, int(min(float64(cmp.Or(s.OriginalMax, positions))*s.Factor, 1<<30)))
+	}
+	return positions
 }
 
 func yarnScale(factor, m float64) float64 {

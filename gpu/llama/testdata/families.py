@@ -56,7 +56,9 @@ class Model:
             width, theta = self.e // 2, 10000.0 * c.get("rope_ratio", 1)
         s = c.get("rope_scaling") or {}
         kind, k = s.get("rope_type", s.get("type")), s.get("factor")
-        old = s.get("original_max_position_embeddings", c.get("max_position_embeddings"))
+        old = c.get("max_position_embeddings")
+        if kind != "dynamic":  # in Hugging Face it scales from max_position_embeddings, whatever else the file says
+            old = s.get("original_max_position_embeddings", old)
         exponent = torch.arange(width // 2) * 2.0 / width
         if kind == "dynamic" and length > old:
             theta *= (k * length / old - k + 1) ** (width / (width - 2))
