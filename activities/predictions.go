@@ -15,7 +15,7 @@ import (
 // predictionsStage asks a checkpoint about the held-out instructions: the loss of each answer, with and
 // without its needle, and for some the greedy answer itself. With a benchmark's questions it answers those (answers.go). Output:
 // predictions.jsonl.
-var predictionsStage = stage{name: "predictions", version: 3, describe: describeParams[datasets.PredictionsStageParams], run: runPredictions}
+var predictionsStage = stage{name: "predictions", version: 4, describe: describeParams[datasets.PredictionsStageParams], run: runPredictions}
 
 func runPredictions(ctx context.Context, j *job) error {
 	p, err := decodeParams[datasets.PredictionsStageParams](j.call.Params)

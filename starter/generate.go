@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,6 +47,12 @@ the tokenizer puts around a text but without a chat template.`,
 			if !(req.TopP > 0 && req.TopP <= 1) {
 				return usageError{fmt.Errorf("--top-p %g is not above 0 and at most 1", req.TopP)}
 			}
+			if req.MaxNewTokens < 1 {
+				return usageError{fmt.Errorf("--max-new-tokens %d is not positive", req.MaxNewTokens)}
+			}
+			if !(req.Temperature >= 0) || math.IsInf(req.Temperature, 0) {
+				return usageError{fmt.Errorf("--temperature %g is neither 0 (greedy) nor positive", req.Temperature)}
+			}
 			// IDs alone can be continued without a tokenizer; then there is no text.
 			tok, tokErr := tokenizer.Load(dir)
 			if tokErr != nil && (prompt != "" || len(stops) > 0) {
@@ -80,6 +87,9 @@ the tokenizer puts around a text but without a chat template.`,
 			out, err := m.Generate(cmd.Context(), []llama.Request{req})
 			if err != nil {
 				return err
+			}
+			if n := out[0].TruncatedTokens; n > 0 {
+				fmt.Fprintf(cmd.ErrOrStderr(), "generate: %d tokens were cut out of the prompt's middle; %d and --max-new-tokens fill the context\n", n, len(req.Prompt)-n)
 			}
 			result := struct {
 				IDs  []int32 `json:"ids"`

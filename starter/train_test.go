@@ -125,6 +125,10 @@ func TestGenerationWithoutATokenizerGivesIDs(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &got); err != nil || code != exitDone || len(got.IDs) == 0 || len(got.IDs) > 4 {
 		t.Errorf("exit %d: %s %s", code, out, stderr)
 	}
+	long := "1" + strings.Repeat(",5", 1000)
+	if code, _, stderr := starterRun(t.Context(), "generate", "--model", model, "--prompt-ids", long, "--max-new-tokens", "1", "--truncate-middle", "--device", "host"); code != exitDone || !strings.Contains(stderr, "were cut out of the prompt's middle") {
+		t.Errorf("exit %d: a prompt that was cut without a word: %s", code, stderr)
+	}
 	for _, args := range [][]string{
 		{"generate", "--model", model},
 		{"generate", "--model", model, "--prompt-ids", "1,x"},

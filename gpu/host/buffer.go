@@ -119,7 +119,7 @@ func (d *Device) alloc(n int, t gpu.DType) (*Buffer, error) {
 		return nil, fmt.Errorf("host device: cannot allocate %d elements", n)
 	}
 	if bytes := int64(n) * int64(t.Size()); d.info.Memory > 0 && bytes > d.info.Memory {
-		return nil, fmt.Errorf("host device: %w: %d MiB asked for, the machine has %d; use fewer tokens a micro-batch or recompute activations", gpu.ErrOutOfMemory, bytes>>20, d.info.Memory>>20)
+		return nil, fmt.Errorf("host device: %w: %d MiB asked for, the machine has %d; use a smaller model, fewer tokens a micro-batch, or recompute activations", gpu.ErrOutOfMemory, bytes>>20, d.info.Memory>>20)
 	}
 	b := &Buffer{dtype: t, home: &allocation{}}
 	switch t {

@@ -40,6 +40,8 @@ func TestConfigsThatChangeTheMathsAreRefused(t *testing.T) {
 		"qwen2 without its biases":                 {base.with(fields{"model_type": "qwen2", "attention_bias": false}), "attention_bias"},
 		"a missing size":                           {fields{"model_type": "llama", "vocab_size": 5}, "hidden_size"},
 		"a negative size":                          {base.with(fields{"vocab_size": -1}), "vocab_size"},
+		"more layers than can be":                  {base.with(fields{"num_hidden_layers": 500_000_000}), "num_hidden_layers"},
+		"sizes whose product overflows":            {base.with(fields{"vocab_size": 1 << 30, "hidden_size": 1 << 30, "intermediate_size": 1 << 30, "num_attention_heads": 1 << 29, "num_key_value_heads": 1, "head_dim": 2}), "hidden_size"},
 		"a size that is text":                      {base.with(fields{"vocab_size": "many"}), "vocab_size"},
 		"chatglm with another residual":            {glm.with(fields{"apply_residual_connection_post_layernorm": true}), "apply_residual_connection_post_layernorm"},
 		"chatglm with two vocabulary sizes":        {glm.with(fields{"vocab_size": 99}), "padded_vocab_size"},

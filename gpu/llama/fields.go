@@ -324,6 +324,8 @@ func (r *reader) finish(c *Config) {
 	switch {
 	case len(unknown) > 0:
 		r.fail("not known for model_type %q; the model would compute something else without it", unknown, c.Family)
+	case c.Layers > 1<<16 || c.parameters() > 1<<46: // what it would take to say so later is more than any machine has
+		r.fail("%d layers of these sizes make a model of %.2g parameters; one of them is wrong", []string{"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"}, c.Layers, c.parameters())
 	case c.Heads%max(1, c.KVHeads) != 0:
 		r.fail("%d query heads are not a multiple of %d key/value heads", []string{"num_attention_heads", "num_key_value_heads"}, c.Heads, c.KVHeads)
 	case c.Rotary <= 0 || c.Rotary%2 != 0:
@@ -335,6 +337,12 @@ func (r *reader) finish(c *Config) {
 	case !(c.InitStd >= 0 && c.InitStd < 10):
 		r.fail("is %v", []string{"initializer_range"}, c.InitStd)
 	}
+}
+
+// parameters is about how many a model has; it does not overflow.
+func (c *Config) parameters() float64 {
+	hidden, heads := float64(c.Hidden), float64(c.HeadDim)*float64(c.Heads+c.KVHeads)
+	return hidden * (2*float64(c.Vocab) + float64(c.Layers)*(2*heads+3*float64(c.FeedForward)))
 }
 
 func jsonEqual(a, b json.RawMessage) bool {

@@ -177,6 +177,11 @@ func (m *Model) Generate(ctx context.Context, reqs []Request) ([]Completion, err
 		if prompts[i], out[i].TruncatedTokens, err = reqs[i].Fit(i, m.cfg.MaxPositions); err != nil {
 			return nil, err
 		}
+		for at, id := range prompts[i] {
+			if id < 0 || int(id) >= m.cfg.Vocab {
+				return nil, fmt.Errorf("prompt %d: token %d, number %d of it, is outside the model's vocabulary of %d; the tokenizer may be another model's", i, id, at, m.cfg.Vocab)
+			}
+		}
 	}
 	d, err := m.NewDecoder()
 	if err != nil {
