@@ -51,7 +51,10 @@ func (s *Server) launch(ctx context.Context, r *request) ([]*task, *mailbox, err
 	if err := r.check(s.opts.Name); err != nil {
 		return nil, nil, err
 	}
-	if len(r.prompts) == 0 || len(r.prompts)*r.choices() > maxChoices {
+	if len(r.prompts) == 0 {
+		return nil, nil, badRequest("prompt", "prompt is missing or an empty list")
+	}
+	if len(r.prompts)*r.choices() > maxChoices {
 		return nil, nil, badRequest("prompt", "%d prompts with %d choices each; a request has between 1 and %d sequences", len(r.prompts), r.choices(), maxChoices)
 	}
 	seed := randomSeed()

@@ -318,6 +318,14 @@ func TestRequestsThatCannotBeAnsweredAsAskedAreRefused(t *testing.T) {
 		want       string
 	}{
 		"no JSON":                        {"/v1/completions", `x`, 400, "not a JSON object"},
+		"null":                           {"/v1/completions", `null`, 400, "the body is null"},
+		"a temperature in words":         {"/v1/completions", `{"prompt":"a","temperature":"hot"}`, 400, "temperature is a string; it must be a number"},
+		"chat's logprobs of completions": {"/v1/completions", `{"prompt":"a","logprobs":true}`, 400, "logprobs is a bool; it must be a whole number"},
+		"half a token":                   {"/v1/completions", `{"prompt":"a","max_tokens":1.5}`, 400, "max_tokens is a number 1.5; it must be a whole number"},
+		"messages that are text":         {"/v1/chat/completions", `{"messages":"a"}`, 400, "messages is a string; it must be a list"},
+		"more choices than can be":       {"/v1/completions", `{"prompt":"a","n":500}`, 400, "n is 500"},
+		"a message that says nothing":    {"/v1/chat/completions", `{"messages":[{"role":"user","content":null}]}`, 400, "no content"},
+		"a call of a tool":               {"/v1/chat/completions", `{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":null,"tool_calls":[{"id":"1"}]}]}`, 400, "tools"},
 		"another model":                  {"/v1/completions", `{"model":"gpt","prompt":"a"}`, 404, "not served"},
 		"a penalty":                      {"/v1/completions", `{"prompt":"a","frequency_penalty":0.5}`, 400, "frequency_penalty"},
 		"an unknown parameter":           {"/v1/completions", `{"prompt":"a","mirostat":2}`, 400, "mirostat"},

@@ -3,10 +3,12 @@ package serve
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,8 +64,11 @@ var neutral = map[string][]string{
 // decodeRequest reads a body into v and refuses parameters that v does not have and that could change the answer.
 func decodeRequest(body []byte, v any, known []string) error {
 	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(body, &fields); err != nil || fields == nil {
+	if err := json.Unmarshal(body, &fields); err != nil {
 		return badRequest("", "the body is not a JSON object: %v", err)
+	}
+	if fields == nil {
+		return badRequest("", "the body is null, not a JSON object")
 	}
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		raw := fields[name]
@@ -76,10 +81,22 @@ func decodeRequest(body []byte, v any, known []string) error {
 		}
 		return badRequest(name, "%s is not supported by this server; leave it out", name)
 	}
-	if err := json.Unmarshal(body, v); err != nil {
+	err := json.Unmarshal(body, v)
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		field := wrong.Field[strings.LastIndex(wrong.Field, ".")+1:]
+		return badRequest(field, "%s is a %s; it must be a %s", field, wrong.Value, kindNames[wrong.Type.Kind()])
+	}
+	if err != nil {
 		return badRequest("", "%v", err)
 	}
 	return nil
+}
+
+// kindNames are the kinds of JSON values that fields of requests take.
+var kindNames = map[reflect.Kind]string{
+	reflect.Bool: "boolean", reflect.Int: "whole number", reflect.Int64: "whole number", reflect.Float64: "number", reflect.String: "string",
+	reflect.Slice: "list", reflect.Struct: "object",
 }
 
 var (
@@ -105,7 +122,7 @@ func (r *sampling) check(model string) error {
 	case r.TopP != nil && !(*r.TopP >= 0 && *r.TopP <= 1):
 		return badRequest("top_p", "is %v; it lies between 0 and 1", *r.TopP)
 	case r.N != nil && (*r.N < 1 || *r.N > maxChoices):
-		return badRequest("n", "is %d; it lies between 1 and %d", *r.N, maxChoices)
+		return badRequest("n", "n is %d; it lies between 1 and %d", *r.N, maxChoices)
 	case len(r.Stop) > 64:
 		return badRequest("stop", "%d stop strings; at most 64", len(r.Stop))
 	}
@@ -221,6 +238,8 @@ func (m *chatMessage) UnmarshalJSON(b []byte) error {
 	var raw struct {
 		Role    string          `json:"role"`
 		Content json.RawMessage `json:"content"`
+		Tools   json.RawMessage `json:"tool_calls"`
+		Call    json.RawMessage `json:"function_call"`
 	}
 	if err := json.Unmarshal(b, &raw); err != nil {
 		return err
@@ -228,6 +247,14 @@ func (m *chatMessage) UnmarshalJSON(b []byte) error {
 	m.Role = raw.Role
 	if m.Role == "developer" {
 		m.Role = datasets.RoleSystem // OpenAI's newer name
+	}
+	for _, call := range []json.RawMessage{raw.Tools, raw.Call} {
+		if s := string(call); s != "" && s != "null" && s != "[]" {
+			return fmt.Errorf("messages: calls of tools are not supported; this model reads text")
+		}
+	}
+	if len(raw.Content) == 0 || string(raw.Content) == "null" {
+		return fmt.Errorf("messages: a message has no content")
 	}
 	if json.Unmarshal(raw.Content, &m.Content) == nil {
 		return nil
