@@ -32,7 +32,7 @@ func pack(lengths ...int) datasets.Pack {
 	return p
 }
 
-// Whole training steps on the emulator follow the host's float32: heads of 64 go by the matrix units in bfloat16.
+// Whole training steps on the emulator follow the host's float32: heads of 64 go by the matrix units in bfloat16, of each kind of card.
 func TestTrainingFollowsTheHost(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -76,9 +76,23 @@ func TestTrainingFollowsTheHost(t *testing.T) {
 	}
 	defer h.Close()
 	want := run(h, "f32")
-	for dtype, tolerance := range map[string]float64{"f32": 1e-4, "bf16": 2e-2} {
-		t.Run(dtype, func(t *testing.T) {
-			got := run(openEmulated(t, 9), dtype)
+	for name, tt := range map[string]struct {
+		dtype        string
+		tolerance    float64
+		hopper, fast bool
+	}{
+		"f32":                       {"f32", 1e-4, false, false},
+		"bf16":                      {"bf16", 2e-2, false, false},
+		"bf16 on Hopper's kernels":  {"bf16", 2e-2, true, false},
+		"bf16 on Hopper's and fast": {"bf16", 2e-2, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := openEmulated(t, 9)
+			if tt.hopper && !d.m.hopper() {
+				t.Skip("the card is no Hopper, or its compiler is too old")
+			}
+			d.hopper, d.fast = tt.hopper, tt.fast
+			got, tolerance := run(d, tt.dtype), tt.tolerance
 			for i := range want {
 				t.Logf("step %d: loss %.6f, host %.6f; norm %.6f, host %.6f", i, got[i].Loss, want[i].Loss, got[i].GradNorm, want[i].GradNorm)
 				if math.Abs(got[i].Loss-want[i].Loss) > tolerance*want[i].Loss || math.Abs(got[i].GradNorm-want[i].GradNorm) > 4*tolerance*want[i].GradNorm {
