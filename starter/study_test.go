@@ -68,7 +68,7 @@ func newRemote(t *testing.T, queues ...string) *remote {
 	}
 	a := &activities.Activities{Store: store, OpenDevice: devices.Open, Scratch: t.TempDir(), Temporal: temporal}
 	for _, q := range queues {
-		w := worker.New(temporal, q, worker.Options{WorkerStopTimeout: 10 * time.Second, DisableRegistrationAliasing: true, DisableWorkflowWorker: q != workflows.QueueControl})
+		w := worker.New(temporal, q, worker.Options{WorkerStopTimeout: 10 * time.Second, DisableRegistrationAliasing: true, DeadlockDetectionTimeout: 10 * time.Second, DisableWorkflowWorker: q != workflows.QueueControl})
 		workflows.Register(w, q, a)
 		if err := w.Start(); err != nil {
 			t.Fatal(err)

@@ -60,7 +60,7 @@ func serveUntilKilled(raw string) error {
 	}
 	a := &activities.Activities{Store: store, OpenDevice: devices.Open, Scratch: k.Scratch, Temporal: temporal, ShardItems: 1, ShardWindow: 3}
 	for _, q := range workflows.Queues {
-		w := worker.New(temporal, q, worker.Options{DisableRegistrationAliasing: true, DisableWorkflowWorker: q != workflows.QueueControl})
+		w := worker.New(temporal, q, worker.Options{DisableRegistrationAliasing: true, DeadlockDetectionTimeout: 10 * time.Second, DisableWorkflowWorker: q != workflows.QueueControl})
 		workflows.Register(w, q, a)
 		if err := w.Start(); err != nil {
 			return err

@@ -80,7 +80,7 @@ func (c *cluster) work(change func(*activities.Activities)) (stop func()) {
 	}
 	var workers []worker.Worker
 	for _, q := range workflows.Queues {
-		w := worker.New(c.temporal, q, worker.Options{WorkerStopTimeout: 10 * time.Second, DisableRegistrationAliasing: true, DisableWorkflowWorker: q != workflows.QueueControl,
+		w := worker.New(c.temporal, q, worker.Options{WorkerStopTimeout: 10 * time.Second, DisableRegistrationAliasing: true, DeadlockDetectionTimeout: 10 * time.Second, DisableWorkflowWorker: q != workflows.QueueControl,
 			DefaultHeartbeatThrottleInterval: 100 * time.Millisecond, MaxHeartbeatThrottleInterval: 100 * time.Millisecond})
 		workflows.Register(w, q, a)
 		if err := w.Start(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"go.temporal.io/sdk/activity"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
+	"go.temporal.io/sdk/worker"
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/longalign/longalign-go/activities"
@@ -145,7 +146,9 @@ func (w *world) env() *testsuite.TestWorkflowEnvironment {
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(quiet{})
 	env := suite.NewTestWorkflowEnvironment()
-	env.SetTestTimeout(20 * time.Second)
+	env.SetTestTimeout(time.Minute)
+	// On a busy machine a workflow may wait long for a processor; that is no deadlock.
+	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute})
 	env.SetStartWorkflowOptions(startOptions)
 	env.RegisterWorkflowWithOptions(Study, workflow.RegisterOptions{Name: StudyName})
 	env.RegisterWorkflowWithOptions(func(ctx workflow.Context, call activities.Call) (artifact.Ref, error) {
