@@ -102,12 +102,36 @@ func (e *engine) submit(jobs []*job) error {
 		return e.fail
 	}
 	if len(jobs) > cap(e.queue)-len(e.queue) {
+		e.dropGone()
+	}
+	if len(jobs) > cap(e.queue)-len(e.queue) {
 		return ErrBusy
 	}
 	for _, j := range jobs {
 		e.queue <- j // does not block: only submit adds, under the lock
 	}
 	return nil
+}
+
+// dropGone takes the jobs whose clients have gone out of the queue; the others keep their order. The caller holds the lock.
+func (e *engine) dropGone() {
+	var stay []*job
+	for {
+		select {
+		case j := <-e.queue:
+			if err := j.ctx.Err(); err != nil {
+				j.done("", err)
+			} else {
+				stay = append(stay, j)
+			}
+			continue
+		default:
+		}
+		break
+	}
+	for _, j := range stay {
+		e.queue <- j // there is room: only submit adds, under the lock
+	}
 }
 
 // check refuses a job that could never run.

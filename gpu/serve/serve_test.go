@@ -452,6 +452,62 @@ func TestAFullQueueSaysSo(t *testing.T) {
 	}
 }
 
+func TestClientsThatGoAwayWhileTheyWaitLeaveTheirPlaces(t *testing.T) {
+	f := newFixture(t, 1<<15, func(o *Options) { o.Slots, o.Queue = 1, 2 })
+	started := make(chan struct{}, 1)
+	newJob := func(ctx context.Context) (*job, chan error) {
+		ended := make(chan error, 1)
+		return &job{ctx: ctx, prompt: []int32{1, 2}, maxNew: 30000, top: -1,
+			emit: func(Token) bool {
+				select {
+				case started <- struct{}{}:
+				default:
+				}
+				return true
+			},
+			done: func(_ llama.FinishReason, err error) { ended <- err }}, ended
+	}
+	running, stop := context.WithCancel(bg)
+	defer stop()
+	first, _ := newJob(running)
+	if err := f.server.engine.submit([]*job{first}); err != nil {
+		t.Fatal(err)
+	}
+	<-started
+	waiting, leave := context.WithCancel(bg)
+	var gone []chan error
+	for i := range 3 { // as many as may wait and run
+		ctx := waiting
+		if i == 1 {
+			ctx = running
+		}
+		j, ended := newJob(ctx)
+		if err := f.server.engine.submit([]*job{j}); err != nil {
+			t.Fatal(err)
+		}
+		if i != 1 {
+			gone = append(gone, ended)
+		}
+	}
+	two := func() []*job {
+		a, _ := newJob(running)
+		b, _ := newJob(running)
+		return []*job{a, b}
+	}
+	if err := f.server.engine.submit(two()); !errors.Is(err, ErrBusy) {
+		t.Fatalf("a full queue: %v", err)
+	}
+	leave()
+	if err := f.server.engine.submit(two()); err != nil {
+		t.Errorf("two clients went away, but for two others there is no place: %v", err)
+	}
+	for _, ended := range gone {
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("one who went away: %v", err)
+		}
+	}
+}
+
 func TestARequestThatTakesTooLongEnds(t *testing.T) {
 	f := newFixture(t, 1<<15, func(o *Options) { o.Timeout = 30 * time.Millisecond })
 	f.endless()
