@@ -1,6 +1,7 @@
 package documents
 
 import (
+	"bufio"
 	"cmp"
 	"container/heap"
 	"context"
@@ -158,19 +159,30 @@ func (f *filter) look(d datasets.Document) facts {
 		found.reason = DroppedLong
 		return found
 	}
-	sum := sha256.Sum256([]byte(strings.Join(strings.Fields(d.Text), " ")))
-	found.digest = [16]byte(sum[:16])
-	if f.near == nil && f.eval == nil {
-		return found
-	}
-	words := wordHashes(d.Text)
+	found.digest = spaceless(d.Text)
 	if f.p.DecontaminationNGram > 0 {
-		found.benchmark, found.overlaps = f.eval.overlap(words)
+		found.benchmark, found.overlaps = f.eval.overlap(d.Text)
 	}
-	if f.near != nil && len(words) > 0 {
-		found.words, found.signature = true, minHash(words)
+	if f.near != nil {
+		found.signature, found.words = minHash(d.Text)
 	}
 	return found
+}
+
+// spaceless is the digest of a text whose runs of white space count as one space, those around it as none.
+func spaceless(text string) [16]byte {
+	sum := sha256.New()
+	w := bufio.NewWriter(sum) // hashes do not fail
+	first := true
+	for field := range strings.FieldsSeq(text) {
+		if !first {
+			w.WriteByte(' ')
+		}
+		first = false
+		w.WriteString(field)
+	}
+	w.Flush()
+	return [16]byte(sum.Sum(nil)[:16])
 }
 
 func (f *filter) decide(found facts) error {

@@ -2,10 +2,12 @@ package documents
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -276,15 +278,16 @@ func TestEvaluationTextsAreReadLikeDocuments(t *testing.T) {
 }
 
 func TestMinHashEstimatesSimilarity(t *testing.T) {
-	base := wordHashes(prose(2000, 1))
+	base := prose(2000, 1)
 	for _, changed := range []int{0, 20, 60, 200} {
-		other := slices.Clone(base)
+		words := strings.Fields(base)
 		for i := range changed {
-			other[i*len(other)/max(changed, 1)] = mix(uint64(i))
+			words[i*len(words)/changed] = fmt.Sprintf("other%d", i)
 		}
-		grams := func(w []uint64) map[uint64]bool {
+		other := strings.Join(words, " ")
+		grams := func(text string) map[uint64]bool {
 			set := map[uint64]bool{}
-			nGrams(w, shingleWords, func(h uint64) bool { set[h] = true; return true })
+			nGrams(text, shingleWords, func(h uint64) bool { set[h] = true; return true })
 			return set
 		}
 		a, b := grams(base), grams(other)
@@ -295,11 +298,61 @@ func TestMinHashEstimatesSimilarity(t *testing.T) {
 			}
 		}
 		exact := float64(shared) / float64(len(a)+len(b)-shared)
-		sa, sb := minHash(base), minHash(other)
+		sa, _ := minHash(base)
+		sb, _ := minHash(other)
 		// Four standard errors of 128 draws.
 		if got := sa.similarity(&sb); math.Abs(got-exact) > 4*math.Sqrt(exact*(1-exact)/128)+1e-9 {
 			t.Errorf("%d words changed: estimated %.3f, it is %.3f", changed, got, exact)
 		}
+	}
+}
+
+func wordHashes(text string) (words []uint64) {
+	eachWord(text, func(w uint64) bool {
+		words = append(words, w)
+		return true
+	})
+	return words
+}
+
+func TestNGramsAreThoseOfAllWordsAcrossBlocks(t *testing.T) {
+	for _, n := range []int{1, 5, 13} {
+		for _, length := range []int{0, n - 1, n, n + 1, gramBlock, gramBlock + n, 3*gramBlock + 7} {
+			text := prose(length, uint64(n))
+			words := wordHashes(text)
+			var want, got []uint64
+			for i := 0; i+n <= len(words); i++ {
+				h := uint64(fnvOffset)
+				for _, w := range words[i : i+n] {
+					h = mix(h ^ w)
+				}
+				want = append(want, h)
+			}
+			seen := nGrams(text, n, func(h uint64) bool {
+				got = append(got, h)
+				return true
+			})
+			if seen != len(words) || !slices.Equal(got, want) {
+				t.Errorf("runs of %d of %d words: %d runs of %d words, want %d", n, len(words), len(got), seen, len(want))
+			}
+		}
+	}
+}
+
+func TestALongTextIsLookedAtInLittleMemoryBesideIt(t *testing.T) {
+	text := prose(400_000, 1)
+	f := &filter{count: func(text string) int { return len(text) }, near: newNearIndex(0.8), eval: NewEvaluation(13)}
+	f.p.DecontaminationNGram = 13
+	f.eval.Add("benchmark", prose(100, 2))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	found := f.look(datasets.Document{Text: text})
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 1<<16 || !found.words {
+		t.Errorf("%d bytes beside a text of %d", got, len(text))
+	}
+	if want := sha256.Sum256([]byte(strings.Join(strings.Fields(" a \t\n b  c\u00a0"), " "))); spaceless(" a \t\n b  c\u00a0") != [16]byte(want[:16]) {
+		t.Error("the digest is not that of the text with single spaces")
 	}
 }
 
@@ -322,7 +375,7 @@ func BenchmarkFilter(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	near := newNearIndex(0.8)
 	for b.Loop() {
-		s := minHash(wordHashes(text))
+		s, _ := minHash(text)
 		near.add(&s)
 	}
 }

@@ -18,17 +18,16 @@ const (
 	fnvPrime  = 1099511628211
 )
 
-// wordHashes returns a hash of each word of text, in order.
-func wordHashes(text string) []uint64 {
-	var words []uint64
+// eachWord calls yield with a hash of each word of text, in order, until it returns false.
+func eachWord(text string, yield func(uint64) bool) {
 	h, inside := uint64(fnvOffset), false
-	end := func() {
-		if inside {
-			words = append(words, mix(h))
-		}
+	end := func() bool {
+		more := !inside || yield(mix(h))
 		h, inside = fnvOffset, false
+		return more
 	}
 	for _, r := range text {
+		more := true
 		switch {
 		case r < utf8.RuneSelf:
 			if 'A' <= r && r <= 'Z' {
@@ -36,21 +35,24 @@ func wordHashes(text string) []uint64 {
 			}
 			if 'a' <= r && r <= 'z' || '0' <= r && r <= '9' {
 				h, inside = (h^uint64(r))*fnvPrime, true
-			} else {
-				end()
+			} else if inside {
+				more = end()
 			}
 		case unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana, unicode.Hangul):
-			end()
-			h, inside = (h^uint64(r))*fnvPrime, true
-			end()
+			if more = end(); more {
+				h, inside = (h^uint64(r))*fnvPrime, true
+				more = end()
+			}
 		case unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r):
 			h, inside = (h^uint64(unicode.ToLower(r)))*fnvPrime, true
 		default:
-			end()
+			more = end()
+		}
+		if !more {
+			return
 		}
 	}
 	end()
-	return words
 }
 
 // mix spreads h over all 64 bits (the finalizer of SplitMix64).
@@ -60,21 +62,28 @@ func mix(h uint64) uint64 {
 	return h ^ h>>31
 }
 
-// nGrams calls yield with a hash of each run of n words; of all words if there are fewer.
-func nGrams(words []uint64, n int, yield func(uint64) bool) {
-	if len(words) == 0 {
-		return
-	}
-	n = min(n, len(words))
-	for i := 0; i+n <= len(words); i++ {
+// gramBlock is how many words are looked at together: what a text takes besides itself does not grow with it.
+const gramBlock = 1024
+
+// nGrams calls yield with a hash of each run of n words of text, until it returns false. It returns the number of
+// words seen; if they are fewer than n there was no run.
+func nGrams(text string, n int, yield func(uint64) bool) (words int) {
+	window := make([]uint64, 0, n+gramBlock)
+	eachWord(text, func(w uint64) bool {
+		if len(window) == cap(window) {
+			window = window[:copy(window, window[len(window)-(n-1):])]
+		}
+		window = append(window, w)
+		if words++; words < n {
+			return true
+		}
 		h := uint64(fnvOffset)
-		for _, w := range words[i : i+n] {
+		for _, w := range window[len(window)-n:] {
 			h = mix(h ^ w)
 		}
-		if !yield(h) {
-			return
-		}
-	}
+		return yield(h)
+	})
+	return words
 }
 
 // MinHash parameters: signatures of 128 minima have a standard error of 0.04 at similarity 0.8; 32 bands of
@@ -95,19 +104,22 @@ var permutations = func() (p [bands * bandRows][2]uint64) {
 	return p
 }()
 
-// minHash returns the signature of the word 5-grams of a text.
-func minHash(words []uint64) signature {
-	var s signature
+// minHash returns the signature of the word 5-grams of a text, of all its words if they are fewer; ok is false if there are none.
+func minHash(text string) (s signature, ok bool) {
 	for i := range s {
 		s[i] = math.MaxUint32
 	}
-	nGrams(words, shingleWords, func(h uint64) bool {
+	add := func(h uint64) bool {
 		for i := range s {
 			s[i] = min(s[i], uint32((h*permutations[i][0]+permutations[i][1])>>32))
 		}
 		return true
-	})
-	return s
+	}
+	words := nGrams(text, shingleWords, add)
+	if 0 < words && words < shingleWords {
+		nGrams(text, words, add)
+	}
+	return s, words > 0
 }
 
 // nearIndex finds earlier texts similar to a new one.
@@ -172,11 +184,6 @@ func NewEvaluation(n int) *Evaluation { return &Evaluation{n: n, grams: map[uint
 
 // Add adds a text of a benchmark.
 func (e *Evaluation) Add(benchmark, text string) {
-	words := wordHashes(text)
-	if len(words) < e.n {
-		e.Short++
-		return
-	}
 	k := -1
 	for i, b := range e.benchmarks {
 		if b == benchmark {
@@ -187,12 +194,15 @@ func (e *Evaluation) Add(benchmark, text string) {
 		k = len(e.benchmarks)
 		e.benchmarks = append(e.benchmarks, benchmark)
 	}
-	nGrams(words, e.n, func(h uint64) bool {
+	words := nGrams(text, e.n, func(h uint64) bool {
 		if _, ok := e.grams[h]; !ok {
 			e.grams[h] = k
 		}
 		return true
 	})
+	if words < e.n {
+		e.Short++
+	}
 }
 
 // ReadEvaluation reads the texts of sources, one a benchmark, for their n-grams of n words. Texts that cannot be read are
@@ -216,12 +226,12 @@ func ReadEvaluation(ctx context.Context, sources []Source, n int, maxBytes int64
 	return e, nil
 }
 
-// overlap returns the benchmark that words share an n-gram with.
-func (e *Evaluation) overlap(words []uint64) (benchmark string, found bool) {
-	if e == nil || len(e.grams) == 0 || len(words) < e.n {
+// overlap returns the benchmark that a text shares an n-gram with.
+func (e *Evaluation) overlap(text string) (benchmark string, found bool) {
+	if e == nil || len(e.grams) == 0 {
 		return "", false
 	}
-	nGrams(words, e.n, func(h uint64) bool {
+	nGrams(text, e.n, func(h uint64) bool {
 		if k, ok := e.grams[h]; ok {
 			benchmark, found = e.benchmarks[k], true
 		}
