@@ -1,8 +1,6 @@
 package workflows
 
 import (
-	"maps"
-
 	"go.temporal.io/sdk/workflow"
 
 	"github.com/longalign/longalign-go/datasets"
@@ -16,8 +14,13 @@ var none artifact.Ref
 
 // given are the inputs that there are.
 func given(in inputs) inputs {
-	maps.DeleteFunc(in, func(_ string, ref artifact.Ref) bool { return ref == none })
-	return in
+	out := inputs{}
+	for _, role := range sortedKeys(in) {
+		if in[role] != none {
+			out[role] = in[role]
+		}
+	}
+	return out
 }
 
 // corpus makes the documents and the tokenizer. A given tokenizer counts the documents' tokens; one

@@ -56,11 +56,12 @@ func tablesOf(spec Spec, cells []Cell, scored map[string]Scored, failed map[stri
 		}
 		p.Cells = append(p.Cells, activities.TablesCell{Name: c.Name, Method: c.Method, Seed: c.Seed, Model: c.Spec.modelName(), Loss: c.Spec.Train.Loss, NoDocuments: done.Documents == none})
 		// The data are the first cell's. A cell trained on others brings its own.
-		for role, ref := range given(inputs{"documents": done.Documents, "instructions": done.Instructions, "tokens": done.Tokens}) {
+		data := given(inputs{"documents": done.Documents, "instructions": done.Instructions, "tokens": done.Tokens})
+		for _, role := range sortedKeys(data) {
 			if first, ok := in[role]; !ok {
-				in[role] = ref
-			} else if first != ref {
-				in[activities.DataRole(role, c.Name)] = ref
+				in[role] = data[role]
+			} else if first != data[role] {
+				in[activities.DataRole(role, c.Name)] = data[role]
 			}
 		}
 		in["batches/"+c.Name], in["checkpoint/"+c.Name] = done.Batches, done.Checkpoint
@@ -77,6 +78,7 @@ func tablesOf(spec Spec, cells []Cell, scored map[string]Scored, failed map[stri
 // something else, none does.
 func published(methods []activities.TablesMethod, cells []Cell, dataset string) []activities.TablesMethod {
 	claims := map[publishedPlace][]int{}
+	var places []publishedPlace // in the order of the cells
 	for _, c := range cells {
 		i := slices.IndexFunc(methods, func(m activities.TablesMethod) bool { return m.Name == c.Method })
 		if i < 0 {
@@ -85,12 +87,15 @@ func published(methods []activities.TablesMethod, cells []Cell, dataset string) 
 		}
 		row := cmp.Or(methods[i].Published, publishedRow(c.Spec.Batches.Method, c.Spec.Train.Loss))
 		place := publishedPlace{row, c.Spec.modelName(), cmp.Or(methods[i].Dataset, dataset)}
+		if claims[place] == nil {
+			places = append(places, place)
+		}
 		if !slices.Contains(claims[place], i) {
 			claims[place] = append(claims[place], i)
 		}
 	}
-	for place, by := range claims {
-		if len(by) == 1 {
+	for _, place := range places {
+		if by := claims[place]; len(by) == 1 {
 			methods[by[0]].Published = place.row
 		}
 	}
