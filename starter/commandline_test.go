@@ -106,6 +106,7 @@ func TestWrongUseIsExitCodeTwoAndSaysWhatIsWrong(t *testing.T) {
 		"a cancellation without a run":    {[]string{"cancel"}, "accepts 1 arg(s), received 0"},
 		"a resumption without a run":      {[]string{"resume"}, "accepts 1 arg(s), received 0"},
 		"an end that is everywhere":       {[]string{"generate", "--model", dir, "--prompt", "a", "--stop", ""}, "--stop: an empty text"},
+		"a prompt from two places":        {[]string{"generate", "--model", dir, "--prompt", "a", "--prompt-file", "b"}, "give one of --prompt, --prompt-file and --prompt-ids"},
 		"no new tokens":                   {[]string{"generate", "--model", dir, "--prompt", "a", "--max-new-tokens", "0"}, "--max-new-tokens 0 is not positive"},
 		"a temperature below zero":        {[]string{"generate", "--model", dir, "--prompt", "a", "--temperature", "-1"}, "--temperature -1 is neither"},
 		"no share of the likeliest":       {[]string{"generate", "--model", dir, "--prompt", "a", "--top-p", "0"}, "--top-p 0 is not above 0"},

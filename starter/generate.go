@@ -4,10 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -20,17 +23,19 @@ import (
 // newGenerateCommand continues one prompt.
 func newGenerateCommand() *cobra.Command {
 	var (
-		dir, prompt, promptIDs, device, dtypeName string
-		stops                                     []string
-		req                                       llama.Request
+		dir, prompt, promptFile, promptIDs, device, dtypeName string
+		stops                                                 []string
+		req                                                   llama.Request
 	)
 	cmd := &cobra.Command{
-		Use:   "generate --model DIR (--prompt TEXT | --prompt-ids 1,2)",
+		Use:   "generate --model DIR (--prompt TEXT | --prompt-file FILE | --prompt-ids 1,2)",
 		Short: "Continue a prompt",
 		Long: `Generate prints {"ids":[…],"text":"…"}: the new tokens, and their text without special tokens.
 Without --temperature it is greedy. The prompt is taken as it is, with the special tokens that
-the tokenizer puts around a text but without a chat template.`,
+the tokenizer puts around a text but without a chat template. One that is longer than an argument may be (128 KiB
+on Linux) is read from a file.`,
 		Example: `  starter generate --model trained --prompt "Once upon a time" --max-new-tokens 64
+  starter generate --model trained --prompt-file book.txt --max-new-tokens 256
   starter generate --model trained --prompt-ids 1,403 --temperature 0.8 --top-p 0.95 --seed 7`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -38,8 +43,19 @@ the tokenizer puts around a text but without a chat template.`,
 			if err != nil {
 				return usageError{fmt.Errorf("--dtype: %w", err)}
 			}
-			if (prompt == "") == (promptIDs == "") {
-				return usageError{errors.New("generate: give either --prompt or --prompt-ids")}
+			given := 0
+			for _, value := range []string{prompt, promptFile, promptIDs} {
+				if value != "" {
+					given++
+				}
+			}
+			if given != 1 {
+				return usageError{errors.New("generate: give one of --prompt, --prompt-file and --prompt-ids")}
+			}
+			if promptFile != "" {
+				if prompt, err = readPrompt(cmd.InOrStdin(), promptFile); err != nil {
+					return err
+				}
 			}
 			if slices.Contains(stops, "") {
 				return usageError{errors.New("--stop: an empty text stands everywhere; name one")}
@@ -108,6 +124,7 @@ the tokenizer puts around a text but without a chat template.`,
 	f := cmd.Flags()
 	f.StringVar(&dir, "model", "", "model directory")
 	f.StringVar(&prompt, "prompt", "", "text to continue")
+	f.StringVar(&promptFile, "prompt-file", "", "file of the text to continue, - for standard input")
 	f.StringVar(&promptIDs, "prompt-ids", "", "token IDs to continue, separated by commas")
 	f.IntVar(&req.MaxNewTokens, "max-new-tokens", 128, "most new tokens")
 	f.Float64Var(&req.Temperature, "temperature", 0, "0: greedy")
@@ -121,6 +138,23 @@ the tokenizer puts around a text but without a chat template.`,
 		panic(err) // the flag was defined above
 	}
 	return cmd
+}
+
+// readPrompt reads a text to continue, to its last byte.
+func readPrompt(stdin io.Reader, path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if path == "-" {
+		data, err = io.ReadAll(stdin)
+	}
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("--prompt-file: %w", err)
+	case len(data) == 0:
+		return "", fmt.Errorf("--prompt-file: %s is empty", path)
+	case !utf8.Valid(data):
+		return "", fmt.Errorf("--prompt-file: %s is not UTF-8 text", path)
+	}
+	return string(data), nil
 }
 
 func parseIDs(s string) ([]int32, error) {
