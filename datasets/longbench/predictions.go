@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"unicode/utf8"
+
+	"github.com/longalign/longalign-go/datasets/longbench/pytext"
 )
 
 // Prediction is one row of a predictions file: a model's answer to one sample
@@ -152,7 +154,7 @@ func eachRow(r io.Reader, name string, row func(line int, raw []byte) error) err
 		if !utf8.Valid(raw) {
 			err = errors.New("the line is not valid UTF-8")
 		} else {
-			err = row(n, raw)
+			err = row(n, pytext.JSON(raw))
 		}
 		if err != nil {
 			return &RowError{File: name, Line: n, Err: err}

@@ -95,6 +95,20 @@ func TestOtherProgramsFilesAreRead(t *testing.T) {
 	}
 }
 
+func TestAMissingValueAsPythonWritesItIsNone(t *testing.T) {
+	d, err := Lookup(LongBench, "qasper")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := ReadPredictions(strings.NewReader(`{"pred":"NaN","answers":["x"],"all_classes":NaN,"length":NaN}`), "f", d)
+	if diff := cmp.Diff([]Prediction{{Pred: "NaN", Answers: []string{"x"}, Line: 1}}, rows); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+	if _, err := ReadPredictions(strings.NewReader(`{"pred":NaN,"answers":["x"]}`), "f", d); err == nil || !strings.Contains(err.Error(), `no "pred"`) {
+		t.Error("no prediction:", err)
+	}
+}
+
 func TestClassesOfTheLastRowRuleInTheOriginal(t *testing.T) {
 	d, err := Lookup(LongBench, "trec")
 	if err != nil {

@@ -10,9 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"regexp"
 	"strings"
+
+	"github.com/longalign/longalign-go/datasets/longbench/pytext"
 )
 
 // Task is one of the tasks.
@@ -133,7 +134,7 @@ func Read(r io.Reader) (*Results, error) {
 		// Subtasks are those of each group, groups too.
 		Subtasks map[string][]string `json:"group_subtasks"`
 	}
-	if err := json.Unmarshal(raw, &f); err != nil {
+	if err := json.Unmarshal(pytext.JSON(raw), &f); err != nil {
 		return nil, fmt.Errorf("no results file of lm-evaluation-harness: %w", err)
 	}
 	if f.Results == nil {
@@ -198,11 +199,11 @@ func number(values map[string]json.RawMessage, metric string) (float64, error) {
 		if !ok {
 			continue
 		}
-		var v float64
-		if err := json.Unmarshal(raw, &v); err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
+		var v *float64
+		if err := json.Unmarshal(raw, &v); err != nil || v == nil { // null is also what a NaN became
 			return 0, fmt.Errorf("%s is %.20s, not a number", key, raw)
 		}
-		return v, nil
+		return *v, nil
 	}
 	return 0, fmt.Errorf("there is no %s", metric)
 }

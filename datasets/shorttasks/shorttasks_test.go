@@ -72,6 +72,18 @@ func TestAGroupsTasksAreThoseTheFileNames(t *testing.T) {
 	}
 }
 
+// Python's json writes them, for other tasks' metrics or a standard error of one sample.
+func TestNumbersThatAreNotFiniteDoNoHarmElsewhere(t *testing.T) {
+	want, err := Read(strings.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Read(strings.NewReader(strings.Replace(file, `"results": {`, `"results": {"other": {"word_perplexity,none": Infinity, "acc_stderr,none": NaN}, `, 1)))
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+}
+
 func TestWhatIsNoKnownResultsFileIsRefused(t *testing.T) {
 	for name, tt := range map[string]struct {
 		text    string
@@ -87,6 +99,7 @@ func TestWhatIsNoKnownResultsFileIsRefused(t *testing.T) {
 		"no number of samples":  {strings.Replace(file, "n-samples", "n_samples", 1), false, "how many samples"},
 		"a task without metric": {`{"lm_eval_version": "0.4.2", "results": {"hellaswag": {"acc,none": 1}}}`, false, "acc_norm"},
 		"percent":               {`{"lm_eval_version": "0.4.2", "results": {"hellaswag": {"acc_norm,none": 75}}}`, false, "shares"},
+		"no finite number":      {`{"lm_eval_version": "0.4.2", "results": {"hellaswag": {"acc_norm,none": NaN}}}`, false, "not a number"},
 		"text for a number":     {`{"lm_eval_version": "0.4.2", "results": {"hellaswag": {"acc_norm,none": "good"}}}`, false, "not a number"},
 	} {
 		t.Run(name, func(t *testing.T) {
