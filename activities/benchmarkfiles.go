@@ -2,6 +2,7 @@ package activities
 
 import (
 	"archive/zip"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -209,17 +210,27 @@ func (f *benchmarkFiles) list(p datasets.QuestionsParams) ([]namedFile, error) {
 	}
 	switch p.Benchmark {
 	case datasets.BenchmarkLongBench, datasets.BenchmarkLongBenchE:
+		var there, missing []string
+		var first error
 		for _, name := range p.Datasets {
 			d, err := longbench.Lookup(suite(p.Benchmark), name)
 			if err != nil {
 				return nil, badConfig("%w", err)
 			}
 			file, found, err := longbench.OpenInputs(f.data, suite(p.Benchmark), d)
-			if err != nil {
-				return nil, placeError("benchmarks."+p.Benchmark, fmt.Errorf("%w; or name those you have in datasets", err))
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				missing, first = append(missing, name), cmp.Or(first, err)
+				continue
+			case err != nil:
+				return nil, placeError("benchmarks."+p.Benchmark, err)
 			}
 			file.Close()
 			add(f.data, found)
+			there = append(there, name)
+		}
+		if first != nil {
+			return nil, placeError("benchmarks."+p.Benchmark, lacking(first, there, missing))
 		}
 		for _, name := range []string{longbench.PromptFile, longbench.MaxLenFile} {
 			if _, err := fs.Stat(f.config, name); err != nil {
@@ -254,6 +265,17 @@ func (f *benchmarkFiles) list(p datasets.QuestionsParams) ([]namedFile, error) {
 		}
 	}
 	return all, nil
+}
+
+// lacking says all that is missing at once, and how to go on with what is there. first is the error at the first dataset.
+func lacking(first error, there, missing []string) error {
+	if len(missing) > 1 {
+		first = fmt.Errorf("%w (%d are missing: %s)", first, len(missing), strings.Join(missing, ", "))
+	}
+	if len(there) == 0 {
+		return first
+	}
+	return fmt.Errorf("%w; or go on with those that are there, datasets: [%s]", first, strings.Join(there, ", "))
 }
 
 // questionFiles hashes a benchmark's files by name, so that an archive and its unpacked directory are the same.

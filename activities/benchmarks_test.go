@@ -314,10 +314,12 @@ func TestBadBenchmarksAreRefused(t *testing.T) {
 		kind   string
 		says   string
 	}{
-		"a missing file":       {func(f map[string]string) { delete(f, "data/trec.jsonl") }, BadData, "trec.jsonl"},
-		"no prompts":           {func(f map[string]string) { delete(f, longbench.PromptFile) }, BadData, longbench.PromptFile},
-		"a row without answer": {func(f map[string]string) { f["data/qasper.jsonl"] = `{"_id":"a","context":"b","input":"c"}` }, BadData, "qasper.jsonl:1"},
-		"a row twice":          {func(f map[string]string) { f["data/samsum.jsonl"] += f["data/samsum.jsonl"] }, BadData, "duplicate"},
+		"a missing file":         {func(f map[string]string) { delete(f, "data/trec.jsonl") }, BadData, "trec.jsonl"},
+		"several missing files":  {func(f map[string]string) { delete(f, "data/trec.jsonl"); delete(f, "data/qasper.jsonl") }, BadData, "2 are missing: "},
+		"what is there is named": {func(f map[string]string) { delete(f, "data/trec.jsonl") }, BadData, "datasets: ["},
+		"no prompts":             {func(f map[string]string) { delete(f, longbench.PromptFile) }, BadData, longbench.PromptFile},
+		"a row without answer":   {func(f map[string]string) { f["data/qasper.jsonl"] = `{"_id":"a","context":"b","input":"c"}` }, BadData, "qasper.jsonl:1"},
+		"a row twice":            {func(f map[string]string) { f["data/samsum.jsonl"] += f["data/samsum.jsonl"] }, BadData, "duplicate"},
 		"two languages": {func(f map[string]string) {
 			f["data/qasper.jsonl"] = strings.ReplaceAll(f["data/qasper.jsonl"], `"en"`, `"zh"`)
 		}, BadData, "mix languages"},
@@ -511,6 +513,8 @@ func TestStagesOfARunShareAnEndpointsCap(t *testing.T) {
 	paid := func() float64 { return float64(s.asked) * 0.015 }
 	var err error
 	for seed := uint64(0); err == nil && seed < 40; seed++ {
+		temperature := float64(seed) / 100 // other requests, the same ledger
+		e.Temperature = &temperature
 		call := p.call("judgments", datasets.JudgmentsParams{Benchmark: datasets.BenchmarkLongBench, Endpoint: e, Seed: seed}, in)
 		call.Run = "study-1"
 		_, err = p.Run(t.Context(), call)
@@ -523,6 +527,37 @@ func TestStagesOfARunShareAnEndpointsCap(t *testing.T) {
 	other.Run = "study-2"
 	if _, err := p.Run(t.Context(), other); err != nil {
 		t.Errorf("another run: %v", err)
+	}
+}
+
+// The stages of a run, and attempts after a full budget, share what the judge says of the fixed answers; the next run asks anew.
+func TestTheCanaryIsAskedOnceARun(t *testing.T) {
+	p := newTiny(t)
+	s := newService(t, func(string) string { return "[[3]]" })
+	_, questions, predictions, _, _ := p.longBench(write(t, smallLongBench()), nil)
+	in := refs{"questions": questions, "predictions": predictions}
+	judge := func(run string, seed uint64) int {
+		t.Helper()
+		before := s.asked
+		call := p.call("judgments", datasets.JudgmentsParams{Benchmark: datasets.BenchmarkLongBench, Endpoint: s.endpoint("judge-20260131"), Seed: seed}, in)
+		call.Run = run
+		if _, err := p.Run(t.Context(), call); err != nil {
+			t.Fatal(err)
+		}
+		return s.asked - before
+	}
+	first := judge("study-1", 1)
+	for name, tt := range map[string]struct {
+		run  string
+		seed uint64
+		want int
+	}{
+		"another stage of the run": {"study-1", 2, 0}, // LongBench's judge prompts have no seed, so that all is journaled
+		"another run":              {"study-2", 3, len(canary)},
+	} {
+		if got := judge(tt.run, tt.seed); got != tt.want || first <= len(canary) {
+			t.Errorf("%s: %d requests, want %d; the first had %d", name, got, tt.want, first)
+		}
 	}
 }
 
@@ -620,6 +655,26 @@ func TestLongConversationsAreCutUntilTheServiceTakesThem(t *testing.T) {
 		}
 		if n := a.Asked[i].Tokens; n+50+conversationTokens > window {
 			t.Errorf("turn %d: %d tokens", i+1, n)
+		}
+	}
+}
+
+// In a vocabulary of bytes a cut mostly goes through a character, whose pieces have more tokens when they are tokenized anew.
+func TestTextOfManyTokensACharacterIsCutToTheWindow(t *testing.T) {
+	p := newTiny(t)
+	base := p.upToBatches()
+	j := &job{a: p.Activities, call: Call{Stage: "predictions", Key: "k", Inputs: refs{"tokenizer": base.tokenizer}}, dir: t.TempDir()}
+	tok, err := j.tokenizer(t.Context(), "tokenizer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for window := 150; window < 180; window++ {
+		e := &engine{j: j, window: window, tok: tok}
+		question := datasets.Question{ID: "q", MaxNewTokens: 50}
+		long := []datasets.Message{{Role: datasets.RoleUser, Content: strings.Repeat("河水很深，港口很远。", 100)}}
+		fitting, tokens, cut, err := e.fit(question, long, 0)
+		if room := window - 50 - messageTokens; err != nil || cut == 0 || tokens > room || tokens < room/2 || tok.Count(fitting[0].Content) != tokens {
+			t.Errorf("a window of %d: %d tokens, %d cut, %v", window, tokens, cut, err)
 		}
 	}
 }

@@ -1,8 +1,10 @@
 package activities
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"slices"
@@ -44,6 +46,13 @@ type canaryEntry struct {
 	At      time.Time          `json:"at"`
 }
 
+// canaryRound numbers the canary's requests: those of one run and day are the same, so that a run's stages and attempts share the replies
+// and pay for them once.
+func canaryRound(run string, now time.Time) int {
+	sum := sha256.Sum256([]byte(run + " " + now.Format(time.DateOnly)))
+	return int(binary.BigEndian.Uint64(sum[:]) >> 8) // room for the tries beside it
+}
+
 // askCanary has the judge rate the canary anew, and says when the ratings have moved.
 func (j *job) askCanary(ctx context.Context, who judge, p datasets.EndpointParams) error {
 	scale, err := longbenchchat.ScaleOf(longbench.SingleDocQA)
@@ -59,7 +68,7 @@ func (j *job) askCanary(ctx context.Context, who judge, p datasets.EndpointParam
 		}
 		made, err := who.rate(ctx, toRate{id: c.id, rounds: 1, parse: scale.Parse, messages: []datasets.Message{
 			{Role: datasets.RoleSystem, Content: longbenchchat.System}, {Role: datasets.RoleUser, Content: user},
-		}}, int(now.UnixMicro()))
+		}}, canaryRound(cmp.Or(j.call.Run, j.call.Key), now))
 		if err != nil {
 			return err
 		}

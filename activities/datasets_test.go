@@ -149,8 +149,9 @@ func TestEveryDatasetGoesThroughEveryStage(t *testing.T) {
 					t.Errorf("the mean of %s is %v, want %v", name, got, mean)
 				}
 			}
-			if _, ok := averages["zh"]; ok != (b == longbench.LongBench) {
-				t.Errorf("averages %v", averages)
+			_, scored := metrics[longBenchMetric(b, "zh", "")]
+			if _, ok := averages["zh"]; ok != (b == longbench.LongBench) || scored != ok {
+				t.Errorf("averages %v; Chinese in the scores: %v", averages, scored)
 			}
 		})
 	}

@@ -160,7 +160,9 @@ func (e *engine) fit(q datasets.Question, messages []datasets.Message, reserve i
 	if room < 16 {
 		return nil, 0, 0, fmt.Errorf("the answer may have %d tokens, the window has %d: nothing is left for the question", q.MaxNewTokens, e.window)
 	}
-	for range 8 { // tokenizing a cut text anew may add a few
+	// A character that is cut apart has more tokens when it is tokenized anew, which cutting the same way again need not end (Chinese in a
+	// vocabulary of bytes): each round takes more away.
+	for round := range 12 {
 		if tokens <= room {
 			break
 		}
@@ -170,7 +172,7 @@ func (e *engine) fit(q datasets.Question, messages []datasets.Message, reserve i
 				longest = i
 			}
 		}
-		keep := (e.tok.Count(fitting[longest].Content) - (tokens - room)) &^ 1
+		keep := (e.tok.Count(fitting[longest].Content) - (tokens - room) - (1<<round - 1)) &^ 1
 		fitting[longest].Content, _ = longbench.Truncate(ordinary{e.tok}, fitting[longest].Content, max(2, keep))
 		tokens = count()
 	}

@@ -207,7 +207,7 @@ func (m *modelJudge) report() JudgeReport {
 func (m *modelJudge) parallel() int { return m.params.Concurrency }
 
 // rate asks until each round has a rating, or one of them never gets any. first numbers the requests, so that those of the canary are
-// never answered from the journal.
+// not answered from an earlier run's journal.
 func (m *modelJudge) rate(ctx context.Context, r toRate, first int) (datasets.Judgment, error) {
 	out := datasets.Judgment{ID: r.id, Dataset: r.dataset, Turn: r.turn}
 	judging := longbenchchat.NewJudging(r.parse, r.rounds)

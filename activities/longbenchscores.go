@@ -220,7 +220,11 @@ func (s *benchmarkScores) averages(b longbench.Benchmark, results map[string]lon
 	for _, c := range longBenchCategories {
 		add(string(c), func(d longbench.Dataset) bool { return d.Category == c }, "")
 	}
-	for _, l := range []longbench.Language{longbench.English, longbench.Chinese} {
+	languages := []longbench.Language{longbench.English, longbench.Chinese}
+	if b == longbench.LongBenchE { // it has no Chinese datasets: code alone would make that row
+		languages = languages[:1]
+	}
+	for _, l := range languages {
 		add(string(l), func(d longbench.Dataset) bool { return d.Language == l || d.Language == longbench.CodeLanguage }, "")
 	}
 	all := func(longbench.Dataset) bool { return true }

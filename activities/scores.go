@@ -14,7 +14,7 @@ import (
 )
 
 // scoresStage scores predictions, sample by sample. Output: scores.json.
-var scoresStage = stage{name: "scores", version: 6, describe: describeParams[datasets.ScoresStageParams], outside: scoreFiles, run: runScores}
+var scoresStage = stage{name: "scores", version: 7, describe: describeParams[datasets.ScoresStageParams], outside: scoreFiles, run: runScores}
 
 // Scores is the scores stage's output: samples by metric. Metrics of the paper's tables have its columns' names.
 type Scores struct {
