@@ -90,6 +90,9 @@ func explainResult(ctx context.Context, store *artifact.Store, call artifact.Sta
 			continue
 		}
 		d := artifact.Diff(other.ActionKeyInput, m.ActionKeyInput)
+		if slices.ContainsFunc(d, ofAnotherBenchmark) {
+			continue
+		}
 		if nearest == nil || closer(d, e.Differs) || len(d) == len(e.Differs) && other.Finished.After(nearest.Finished) {
 			nearest, e.Differs = other, d
 		}
@@ -116,6 +119,16 @@ func explainResult(ctx context.Context, store *artifact.Store, call artifact.Sta
 		}
 	}
 	return e
+}
+
+// ofAnotherBenchmark tells whether a difference is one of the benchmark, or between one and the held-out instructions: such results say
+// nothing about each other, and none was made in the other's place.
+func ofAnotherBenchmark(d artifact.FieldDiff) bool {
+	switch d.Path {
+	case "params.benchmark", "params.benchmark.benchmark", "params.answer", "params.answer.benchmark":
+		return true
+	}
+	return false
 }
 
 // closer tells whether differences a are fewer than b. Parameters weigh more than inputs: a result with the

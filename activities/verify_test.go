@@ -352,6 +352,28 @@ func TestExplanationsNameTheFieldThatDiffered(t *testing.T) {
 	}
 }
 
+func TestResultsOfOtherBenchmarksExplainNothing(t *testing.T) {
+	p := newTiny(t)
+	files := write(t, smallLongBench())
+	ask := func(set ...string) artifact.Ref {
+		return p.make("questions", datasets.QuestionsParams{Benchmark: datasets.BenchmarkLongBench, Path: files, Datasets: set}, nil)
+	}
+	enqa := p.make("questions", datasets.QuestionsParams{Benchmark: datasets.BenchmarkEnQA,
+		Path: write(t, map[string]string{"longbook_qa_eng.jsonl": `{"id":3,"context":"The clock is slow.","input":"What is slow?","answer":["the clock"]}` + "\n"})}, nil)
+	first := ask("qasper")
+	run := &artifact.RunRecord{ID: "r", Stages: []artifact.StageCall{{Cell: "a", Stage: "questions", Ref: first}, {Cell: "a", Stage: "questions", Ref: ask("qasper", "trec")}}}
+	got, err := Explain(t.Context(), p.Store, run)
+	if err != nil || len(got) != 2 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if got[0].Nearest != nil || len(got[0].Because) > 0 {
+		t.Errorf("LongBench's questions are compared with %s, En.QA's are %s: %v", got[0].Nearest, enqa, got[0].Because)
+	}
+	if got[1].Nearest == nil || *got[1].Nearest != first {
+		t.Errorf("those of more datasets: %+v", got[1])
+	}
+}
+
 func TestARehearsalForecastsWhatCostsAndTriesTheRest(t *testing.T) {
 	p := newTiny(t)
 	m := p.upToBatches()

@@ -150,13 +150,14 @@ const (
 // legend explains the signs that t uses: intervals, best values, published values, and
 // how many samples are behind its cells.
 func (t *Table) legend() []string {
-	var interval, best, published bool
+	var interval, best, published, incomplete bool
 	low, high := 0, 0
 	for _, r := range t.Rows {
 		for _, c := range r.Cells {
 			interval = interval || c.HasInterval()
 			best = best || c.Best
 			published = published || c.Published != nil
+			incomplete = incomplete || c.HasValue() && c.Incomplete // which says its own n
 			if c.HasValue() && c.N > 0 && !c.Incomplete {
 				if low == 0 || c.N < low {
 					low = c.N
@@ -177,6 +178,8 @@ func (t *Table) legend() []string {
 	}
 	switch {
 	case high == 0:
+	case low == high && incomplete:
+		out = append(out, fmt.Sprintf("n = %s for each value that does not say its own.", Column{}.formatNumber(float64(high))))
 	case low == high:
 		out = append(out, fmt.Sprintf("n = %s for each value.", Column{}.formatNumber(float64(high))))
 	default:

@@ -194,7 +194,7 @@ func explain(ctx context.Context, store *artifact.Store, id string, asJSON bool,
 			fmt.Fprintf(stdout, "      %s\n", e.Problem)
 		case e.Hit:
 		case e.Nearest == nil:
-			fmt.Fprintf(stdout, "      the store held no other result of this stage\n")
+			fmt.Fprintf(stdout, "      the store held no earlier result to compare with\n")
 		default:
 			fmt.Fprintf(stdout, "      the nearest result there was is %s; it differs in\n", e.Nearest)
 			for _, d := range e.Differs[:min(len(e.Differs), 6)] {
