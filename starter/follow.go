@@ -12,6 +12,7 @@ import (
 
 	commonpb "go.temporal.io/api/common/v1"
 	enumspb "go.temporal.io/api/enums/v1"
+	"go.temporal.io/api/serviceerror"
 	workflowpb "go.temporal.io/api/workflow/v1"
 	"go.temporal.io/sdk/client"
 	"go.temporal.io/sdk/converter"
@@ -26,7 +27,9 @@ type follower struct {
 	temporal   client.Client
 	connection activities.Connection
 	id, runID  string
-	out        io.Writer
+	// flag is what commands about the run need beside its ID: the data directory, where it is not the default.
+	flag string
+	out  io.Writer
 }
 
 // view is what is known of a run at one moment.
@@ -65,7 +68,7 @@ func (f *follower) follow(ctx context.Context) (workflows.StudyResult, error) {
 			if v, err := f.look(context.WithoutCancel(ctx)); err == nil {
 				show.update(v)
 			}
-			return o.result, runFailure(f.id, o.err)
+			return o.result, f.failure(ctx, o.err)
 		case <-every.C:
 			v, err := f.look(ctx)
 			if ctx.Err() != nil {
@@ -79,17 +82,20 @@ func (f *follower) follow(ctx context.Context) (workflows.StudyResult, error) {
 	}
 }
 
-// runFailure says in one sentence why a run ended badly.
-func runFailure(id string, err error) error {
+// failure says in one sentence why a run ended badly, or why its end is not known.
+func (f *follower) failure(ctx context.Context, err error) error {
 	var app *temporal.ApplicationError
 	var canceled *temporal.CanceledError
+	var unavailable *serviceerror.Unavailable
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &app):
-		return fmt.Errorf("run %s failed: %s: %s\nmend the cause, then: starter resume %s", id, app.Type(), app.Message(), id)
+		return fmt.Errorf("run %s failed: %s: %s\nmend the cause, then: starter resume %s%s; it runs as its file was, so after a change of the file: starter run FILE", f.id, app.Type(), app.Message(), f.id, f.flag)
 	case errors.As(err, &canceled):
-		return fmt.Errorf("run %s was cancelled; starter resume %s goes on from what it has", id, id)
+		return fmt.Errorf("run %s was cancelled; starter resume %s%s goes on from what it has", f.id, f.id, f.flag)
+	case ctx.Err() == nil && (errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*serviceerror.DeadlineExceeded)) || errors.As(err, &unavailable)):
+		return fmt.Errorf("Temporal no longer answers (%w); run %s goes on when it does and a worker is there. Then: starter status --follow %s%s", err, f.id, f.id, f.flag)
 	}
 	return err
 }
@@ -101,7 +107,12 @@ func (f *follower) look(ctx context.Context) (view, error) {
 	v := view{live: map[string]liveStage{}}
 	answer, err := f.temporal.QueryWorkflow(ctx, f.id, f.runID, workflows.ProgressQuery)
 	if err != nil {
-		if served(ctx, f.temporal, workflows.QueueControl, enumspb.TASK_QUEUE_TYPE_WORKFLOW) {
+		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second) // the question may have taken all of ctx
+		defer cancel()
+		if _, ill := f.temporal.CheckHealth(asking, nil); ill != nil {
+			return v, errors.New("Temporal does not answer; the run goes on when it does")
+		}
+		if served(asking, f.temporal, workflows.QueueControl, enumspb.TASK_QUEUE_TYPE_WORKFLOW) {
 			return v, fmt.Errorf("the run does not answer yet: %w", err)
 		}
 		return v, fmt.Errorf("no worker serves queue %s; start one: worker --queues %s", workflows.QueueControl, strings.Join(workflows.Queues, ","))

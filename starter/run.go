@@ -187,7 +187,7 @@ func (o *runOptions) start(ctx context.Context, spec workflows.Spec, stdout, std
 	if o.onlyHere {
 		tellOthers(ctx, temporal, id, stderr)
 	}
-	f := follower{temporal: temporal, connection: o.connection, id: id, runID: run.GetRunID(), out: stderr}
+	f := follower{temporal: temporal, connection: o.connection, id: id, runID: run.GetRunID(), flag: o.embedded.flag(), out: stderr}
 	result, err := f.follow(ctx)
 	if err != nil {
 		if ctx.Err() != nil && !o.onlyHere {
@@ -247,7 +247,7 @@ func (o *runOptions) finish(ctx context.Context, id string, result workflows.Stu
 			return err
 		}
 		if cells := reports.Incomplete(study); len(cells) > 0 {
-			return incompleteError{fmt.Errorf("%s of the tables lack samples and are not final: %s; starter report %[3]s says how many, starter explain %[3]s why", plural(len(cells), "value"), someOf(cells), id)}
+			return incompleteError{fmt.Errorf("%s of the tables lack samples and are not final: %s; starter report %[3]s%[4]s says how many, starter explain %[3]s%[4]s why", plural(len(cells), "value"), someOf(cells), id, o.embedded.flag())}
 		}
 	}
 	if len(result.Failed) > 0 {

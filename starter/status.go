@@ -23,7 +23,7 @@ func newStatusCommand() *cobra.Command {
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			err := t.with(c.Context(), c.ErrOrStderr(), func(temporal client.Client) error {
-				f := follower{temporal: temporal, connection: t.connection, id: args[0], out: c.ErrOrStderr()}
+				f := follower{temporal: temporal, connection: t.connection, id: args[0], flag: t.embedded.flag(), out: c.ErrOrStderr()}
 				if !follow {
 					return status(c.Context(), f, t.json, c.OutOrStdout())
 				}
@@ -87,7 +87,7 @@ func status(ctx context.Context, f follower, asJSON bool, stdout io.Writer) erro
 		fmt.Fprintln(stdout, "waiting:", w)
 	}
 	if state == enumspb.WORKFLOW_EXECUTION_STATUS_FAILED {
-		if err := runFailure(f.id, f.temporal.GetWorkflow(ctx, f.id, "").Get(ctx, nil)); err != nil {
+		if err := f.failure(ctx, f.temporal.GetWorkflow(ctx, f.id, "").Get(ctx, nil)); err != nil {
 			fmt.Fprintln(stdout, err)
 		}
 	}
