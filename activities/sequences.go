@@ -17,21 +17,26 @@ func (j *job) tokenBlobs(ctx context.Context, role string) ([]artifact.Blob, err
 	if err != nil {
 		return nil, err
 	}
+	blobs := TokenBlobs(m)
+	if len(blobs) == 0 {
+		return nil, badData("input %s (%s %s) has no output %q", role, m.Stage, m.Key, tokensName(0, true))
+	}
+	return blobs, nil
+}
+
+// TokenBlobs are the files of sequences among the outputs of a tokens stage, in order; none if it has none.
+func TokenBlobs(m *artifact.Manifest) []artifact.Blob {
 	if out, ok := m.Output(tokensName(0, true)); ok {
-		return []artifact.Blob{out.Blob}, nil
+		return []artifact.Blob{out.Blob}
 	}
 	var blobs []artifact.Blob
 	for {
 		out, ok := m.Output(tokensName(len(blobs), false))
 		if !ok {
-			break
+			return blobs
 		}
 		blobs = append(blobs, out.Blob)
 	}
-	if len(blobs) == 0 {
-		return nil, badData("input %s (%s %s) has no output %q", role, m.Stage, m.Key, tokensName(0, true))
-	}
-	return blobs, nil
 }
 
 // sequences maps the token sequences of an input into memory, from copies on this machine.

@@ -21,7 +21,7 @@ func THUDMPlan(lengths []int, p BatchesParams, rows, groupOrder []int32) (Plan, 
 	if err := p.Validate(); err != nil {
 		return Plan{}, fmt.Errorf("plan: %w", err)
 	}
-	if err := checkPermutation(rows, len(lengths)); err != nil {
+	if err := CheckPermutation(rows, len(lengths)); err != nil {
 		return Plan{}, fmt.Errorf("plan: the order of rows %w", err)
 	}
 	clipped := make([]int32, len(lengths))
@@ -54,7 +54,7 @@ func THUDMPlan(lengths []int, p BatchesParams, rows, groupOrder []int32) (Plan, 
 		order := append([]int32(nil), rows...)
 		sortByLength(order, clipped)
 		whole := len(order) / perStep
-		if err := checkPermutation(groupOrder, whole); err != nil {
+		if err := CheckPermutation(groupOrder, whole); err != nil {
 			return Plan{}, fmt.Errorf("plan: the order of groups %w", err)
 		}
 		for _, g := range groupOrder {
@@ -101,7 +101,8 @@ func thudmPacks(rows, lengths []int32, capacity int, dropped *[]int32) groups {
 	return packs
 }
 
-func checkPermutation(order []int32, n int) error {
+// CheckPermutation says whether order holds each number below n once.
+func CheckPermutation(order []int32, n int) error {
 	if len(order) != n {
 		return fmt.Errorf("has %d entries for %d", len(order), n)
 	}

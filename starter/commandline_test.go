@@ -103,6 +103,8 @@ func TestWrongUseIsExitCodeTwoAndSaysWhatIsWrong(t *testing.T) {
 		"flags that exclude each other":   {[]string{"score", "--benchmark", "longbench", "--predictions", "x", "--averages", "--per-sample"}, "none of the others"},
 		"an argument too many":            {[]string{"version", "now"}, "unknown command"},
 		"a status without a run":          {[]string{"status"}, "accepts 1 arg(s), received 0"},
+		"a torch format that is none":     {[]string{"get", "x", "tokens", "--out", "d", "--format", "npz"}, `format "npz" is not known; use thudm`},
+		"a torch format of a model":       {[]string{"get", "x", "checkpoint", "--out", "d", "--format", "thudm"}, "--format thudm is for tokens, not for checkpoint"},
 		"a cancellation without a run":    {[]string{"cancel"}, "accepts 1 arg(s), received 0"},
 		"a resumption without a run":      {[]string{"resume"}, "accepts 1 arg(s), received 0"},
 		"an end that is everywhere":       {[]string{"generate", "--model", dir, "--prompt", "a", "--stop", ""}, "--stop: an empty text"},

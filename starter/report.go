@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -223,73 +222,4 @@ func writeRunReport(ctx context.Context, store *artifact.Store, run *artifact.Ru
 		}
 	}
 	return filepath.Join(dir, "report.html"), whole(study)
-}
-
-func newGetCommand() *cobra.Command {
-	var s storeCommand
-	var out, cell string
-	c := &cobra.Command{
-		Use:   "get ID STAGE",
-		Short: "Copy a stage's outputs out of the store: get ID checkpoint --out DIR",
-		Example: `  starter get demo-3f2a91c07d1b checkpoint --cell packing/seed=1 --out model
-  starter get demo-3f2a91c07d1b tokenizer --out tokenizer`,
-		Args: cobra.ExactArgs(2),
-		RunE: func(c *cobra.Command, args []string) error {
-			if out == "" {
-				return usageError{errors.New("--out says into which directory to copy")}
-			}
-			return s.with(c.Context(), c.ErrOrStderr(), func(store *artifact.Store) error {
-				return get(c.Context(), store, args[0], args[1], cell, out, c.OutOrStdout())
-			})
-		},
-	}
-	s.flags(c)
-	c.Flags().StringVar(&out, "out", "", "directory to copy into")
-	c.Flags().StringVar(&cell, "cell", "", "the cell of a study, as starter explain names it")
-	return c
-}
-
-func get(ctx context.Context, store *artifact.Store, id, stage, cell, dir string, stdout io.Writer) error {
-	run, err := store.Run(ctx, id)
-	if err != nil {
-		return err
-	}
-	// The last use wins: a cell's tuned checkpoint comes after the base it started from.
-	found := map[artifact.Ref]string{}
-	var ref artifact.Ref
-	for _, call := range run.Stages {
-		if call.Stage == stage && (cell == "" || call.Cell == cell) && call.Role != "base" && call.Role != "pretrain" {
-			ref = call.Ref
-			found[ref] = call.Cell
-		}
-	}
-	switch {
-	case len(found) == 0:
-		return usageError{fmt.Errorf("run %s used no %s of cell %q; starter explain %s lists what it used", id, stage, cell, id)}
-	case len(found) > 1:
-		var cells []string
-		for _, c := range found {
-			cells = append(cells, c)
-		}
-		slices.Sort(cells)
-		return usageError{fmt.Errorf("run %s has %d different results of %s; choose one with --cell %s", id, len(found), stage, strings.Join(cells, " or --cell "))}
-	}
-	m, err := store.Current(ctx, ref)
-	if err != nil {
-		return err
-	}
-	for _, o := range m.Outputs {
-		if !filepath.IsLocal(o.Name) {
-			return fmt.Errorf("output %q leaves its directory", o.Name)
-		}
-		path := filepath.Join(dir, o.Name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		if err := store.FetchBlob(ctx, o.Blob, path); err != nil {
-			return err
-		}
-		fmt.Fprintln(stdout, path)
-	}
-	return nil
 }

@@ -204,6 +204,18 @@ func TestAStudyFromTheCommandLine(t *testing.T) {
 		_, stderr := r.do(exitIncomplete, r.remote("run", "study.yaml", "--set", "study.methods.1.set={train.device: abacus}")...)
 		contains(t, "run", stderr, "naive/seed=1", "abacus", "incomplete")
 	})
+	t.Run("its sequences are given to the published torch trainer", func(t *testing.T) {
+		dir := filepath.Join(t.TempDir(), "npy")
+		out, _ := r.do(exitDone, r.local("get", id, "tokens", "--format", "thudm", "--max-length", "400", "--batch-size", "1", "--out", dir)...)
+		contains(t, "get", out, `"sequences":`, `"packs":`)
+		for _, name := range []string{"inputs.npy", "labels_sort.npy", "weights_pack.npy", "attention_masks_pack.json"} {
+			if s, err := os.Stat(filepath.Join(dir, name)); err != nil || s.Size() == 0 {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		_, stderr := r.do(exitUsage, r.local("get", id, "tokens", "--format", "thudm", "--out", dir)...)
+		contains(t, "a second get", stderr, "is not empty")
+	})
 	t.Run("a run that fails says why and how to go on", func(t *testing.T) {
 		_, stderr := r.do(exitFailed, r.remote("run", "study.yaml", "--set", "documents.sources.0.path=nowhere")...)
 		contains(t, "run", stderr, "BadData", "nowhere", "starter resume small-")
