@@ -385,7 +385,7 @@ func LearningCurves(f Figure, series []CurveSeries, decay float64) (*Figure, err
 			p.Add(line)
 		}
 		d.keys = append(d.keys, key{s.Name, colour})
-		said = append(said, fmt.Sprintf("%s falls from %.2f to %.2f", s.Name, average[0], average[len(average)-1]))
+		said = append(said, s.Name+" "+course(average[0], average[len(average)-1]))
 	}
 	if len(said) == 0 {
 		return nil, fmt.Errorf("figure %s: %w", f.Name, ErrNoData)

@@ -226,3 +226,15 @@ func (f *Figure) inlineSVG() (string, error) {
 // themed gives the page's style sheet the colours of ink, grid and paper, and its fonts.
 var themed = strings.NewReplacer(inkColour, "var(--ink)", gridColour, "var(--line)", paperColour, "var(--card)",
 	"font-family:Liberation Sans;font-variant:normal;font-weight:normal;font-style:normal;", "")
+
+// course says in words where a curve went, as far as its printed digits tell.
+func course(first, last float64) string {
+	from, to := fmt.Sprintf("%.2f", first), fmt.Sprintf("%.2f", last)
+	switch {
+	case from == to:
+		return "ends where it began, at " + to
+	case last < first:
+		return "falls from " + from + " to " + to
+	}
+	return "rises from " + from + " to " + to
+}

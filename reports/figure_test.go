@@ -171,6 +171,25 @@ func TestNeedleColoursAreThePapers(t *testing.T) {
 }
 
 // Losses that differ in the last bit only once made ticks without end.
+func TestACurvesDescriptionSaysWhichWayItWent(t *testing.T) {
+	for claim, tt := range map[string]struct {
+		last float64
+		want string
+	}{
+		"down":                      {1, "t. Smoothed: m falls from 2.00 to 1.00."},
+		"up":                        {3, "t. Smoothed: m rises from 2.00 to 3.00."},
+		"less than the digits show": {2.001, "t. Smoothed: m ends where it began, at 2.00."},
+	} {
+		f, err := LearningCurves(Figure{Name: "curve", Title: "t"}, []CurveSeries{{"m", []CurvePoint{{1, 2}, {2, tt.last}}}}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Alt != tt.want {
+			t.Errorf("%s: %q, want %q", claim, f.Alt, tt.want)
+		}
+	}
+}
+
 func TestACurveThatDoesNotMoveIsDrawn(t *testing.T) {
 	flat := 5.7117042540
 	f, err := LearningCurves(Figure{Name: "curve", Title: "t"}, []CurveSeries{{"m", []CurvePoint{{1, flat}, {2, math.Nextafter(flat, 6)}}}}, 0.5)

@@ -251,7 +251,7 @@ func (o *runOptions) finish(ctx context.Context, id string, result workflows.Stu
 		}
 	}
 	if len(result.Failed) > 0 {
-		return incompleteError{fmt.Errorf("%d cells failed, the tables are incomplete: %s", len(result.Failed), listFailures(result.Failed))}
+		return incompleteError{fmt.Errorf("%s failed, the tables are incomplete: %s", plural(len(result.Failed), "cell"), listFailures(result.Failed))}
 	}
 	return incomplete
 }

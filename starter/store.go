@@ -115,7 +115,7 @@ func listRuns(ctx context.Context, store *artifact.Store, asJSON bool, stdout, s
 		}
 		status := string(r.Status)
 		if len(r.Failed) > 0 {
-			status = fmt.Sprintf("%s, %d cells failed", status, len(r.Failed))
+			status = fmt.Sprintf("%s, %s failed", status, plural(len(r.Failed), "cell"))
 		}
 		t.row(r.ID, attempts[r], status, r.Started.Local().Format("2006-01-02 15:04:05"), took, fmt.Sprint(len(r.Cells)), fmt.Sprint(len(made)), fmt.Sprint(len(reused)))
 	}
