@@ -5,7 +5,7 @@
 #   docs/screenshots.sh DATA [OUT]
 #
 # DATA is a data directory of the embedded stack with a finished and a failed run in it, such as make run leaves in .longalign
-# (any experiment with documents.held_out too small for its documents fails). OUT defaults to docs. Needs make build,
+# (a copy of the demo with documents.min_tokens=999 and another name fails: no document is that long). OUT defaults to docs. Needs make build,
 # chromium (or CHROMIUM), jq, and, if they are there, pngquant to shrink the pictures and ImageMagick to trim the phone's.
 set -euo pipefail
 
