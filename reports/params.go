@@ -64,11 +64,19 @@ func (p RatingsParams) validate() error {
 	if len(p.Humans) == 0 {
 		return wrong("ratings.humans", "name the columns of people's ratings")
 	}
-	judges := paper.JudgeCorrelation()
 	for i, x := range p.Raters()[len(p.Humans):] {
-		if _, ok := judges[x.Published]; x.Published != "" && !ok {
-			return wrong(fmt.Sprintf("ratings.judges.%d", i), "%q is not a published judge; use %s", x.Published, strings.Join(slices.Sorted(maps.Keys(judges)), ", "))
+		if err := x.Check(); err != nil {
+			return wrong(fmt.Sprintf("ratings.judges.%d", i), "%v", err)
 		}
+	}
+	return nil
+}
+
+// Check says whether the paper has the judge that r is compared with.
+func (r Rater) Check() error {
+	judges := paper.JudgeCorrelation()
+	if _, ok := judges[r.Published]; r.Published != "" && !ok {
+		return fmt.Errorf("%q is not a published judge; use %s", r.Published, strings.Join(slices.Sorted(maps.Keys(judges)), ", "))
 	}
 	return nil
 }

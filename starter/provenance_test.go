@@ -168,6 +168,7 @@ func TestTableOneComesFromRatings(t *testing.T) {
 		"a constant judge keeps its row, with the reason": {[]string{"--humans", "anna", "--judges", "same"}, exitDone, []string{"same – people", "all ratings are 3"}},
 		"nobody human":                    {[]string{"--judges", "judge"}, exitUsage, []string{"--humans"}},
 		"a column that is not there":      {[]string{"--humans", "anna,carl"}, exitFailed, []string{`no column "carl"`}},
+		"a judge that is not published":   {[]string{"--humans", "anna", "--judges", "judge=GPT-4"}, exitUsage, []string{`"GPT-4" is not a published judge`, "gpt-4+few-shot"}},
 		"a format that is not known":      {[]string{"--humans", "anna", "--format", "word"}, exitUsage, []string{"word"}},
 		"not beside columns to correlate": {[]string{"--humans", "anna", "--csv", file}, exitUsage, []string{"csv", "ratings"}},
 	} {

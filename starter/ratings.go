@@ -39,6 +39,11 @@ func (r *ratingsFlags) run(stdin io.Reader, stdout io.Writer) error {
 		return usageError{errors.New("correlate: --humans names the columns of people's ratings")}
 	}
 	raters := reports.RatingsParams{Humans: r.humans, Judges: r.judges}.Raters()
+	for _, rater := range raters {
+		if err := rater.Check(); err != nil {
+			return usageError{fmt.Errorf("correlate: --judges: %w", err)}
+		}
+	}
 	in := stdin
 	if r.file != "-" {
 		f, err := os.Open(r.file)
