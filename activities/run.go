@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/longalign/longalign-go/datasets/artifact"
@@ -49,7 +50,9 @@ func (a *Activities) RecordRun(ctx context.Context, u RunUpdate) error {
 
 func (a *Activities) recordRun(ctx context.Context, u RunUpdate) error {
 	r, err := a.Store.Run(ctx, u.ID.WorkflowID)
-	if errors.Is(err, artifact.ErrNotFound) || (err == nil && r.RunID != u.ID.RunID) {
+	var corrupt *artifact.CorruptError
+	earlier := errors.As(err, &corrupt) && !strings.HasSuffix(corrupt.Object, "/"+u.ID.RunID+".json")
+	if earlier || errors.Is(err, artifact.ErrNotFound) || (err == nil && r.RunID != u.ID.RunID) {
 		r = &artifact.RunRecord{ID: u.ID.WorkflowID, RunID: u.ID.RunID, Kind: "experiment", Status: artifact.Running, Code: artifact.CurrentCode()}
 	} else if err != nil {
 		return err

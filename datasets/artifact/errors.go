@@ -3,6 +3,7 @@ package artifact
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 )
 
@@ -38,8 +39,11 @@ type CorruptError struct {
 
 // Error names the object and says how to mend it.
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("%s in %s is corrupt: want %s, got %s; `starter verify ID --repair` recomputes what it can as a new generation",
-		e.Object, e.Store, e.Want, e.Got)
+	advice := "`starter verify ID --repair` recomputes what it can as a new generation"
+	if strings.Contains("/"+e.Object, "/runs/") {
+		advice = "start the same run again: it reuses the results and writes a record of its own; then delete this object"
+	}
+	return fmt.Sprintf("%s in %s is corrupt: want %s, got %s; %s", e.Object, e.Store, e.Want, e.Got, advice)
 }
 
 // FencedError refuses a write through a lease that a newer one has replaced.
