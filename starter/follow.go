@@ -95,7 +95,7 @@ func (f *follower) failure(ctx context.Context, err error) error {
 	case errors.As(err, &canceled):
 		return fmt.Errorf("run %s was cancelled; starter resume %s%s goes on from what it has", f.id, f.id, f.flag)
 	case ctx.Err() == nil && (errors.Is(err, context.DeadlineExceeded) || errors.As(err, new(*serviceerror.DeadlineExceeded)) || errors.As(err, &unavailable)):
-		return fmt.Errorf("Temporal no longer answers (%w); run %s goes on when it does and a worker is there. Then: starter status --follow %s%s", err, f.id, f.id, f.flag)
+		return fmt.Errorf("no answer from Temporal any more (%w); run %s goes on when it does and a worker is there. Then: starter status --follow %s%s", err, f.id, f.id, f.flag)
 	}
 	return err
 }
@@ -110,7 +110,7 @@ func (f *follower) look(ctx context.Context) (view, error) {
 		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second) // the question may have taken all of ctx
 		defer cancel()
 		if _, ill := f.temporal.CheckHealth(asking, nil); ill != nil {
-			return v, errors.New("Temporal does not answer; the run goes on when it does")
+			return v, errors.New("no answer from Temporal; the run goes on when there is one")
 		}
 		if served(asking, f.temporal, workflows.QueueControl, enumspb.TASK_QUEUE_TYPE_WORKFLOW) {
 			return v, fmt.Errorf("the run does not answer yet: %w", err)
