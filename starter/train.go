@@ -241,7 +241,9 @@ const checkpointInterval = 10 * time.Minute
 func endedEarly(err error, t *train.Trainer) error {
 	done, all := t.StepsDone(), t.Options().Steps
 	switch {
-	case errors.As(err, new(*train.CheckpointError)), errors.As(err, new(*train.DivergedError)), done == 0:
+	case errors.As(err, new(*train.CheckpointError)):
+		return fmt.Errorf("%w; once --out can be written to, the same command with --resume goes on from the newest checkpoint there", err)
+	case errors.As(err, new(*train.DivergedError)), done == 0:
 		return err
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("interrupted after %d of %d steps; the same command with --resume goes on: %w", done, all, err)

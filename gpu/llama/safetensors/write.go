@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 )
 
@@ -135,10 +136,13 @@ func WriteFile(path string, write func(w io.Writer) error) (err error) {
 			err = errors.Join(err, f.Close(), os.Remove(path))
 		}
 	}()
-	if err := write(f); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+	if err = write(f); err == nil {
+		err = f.Sync()
 	}
-	if err := f.Sync(); err != nil {
+	if named := (*fs.PathError)(nil); errors.As(err, &named) && named.Path == path {
+		return err // it says which file
+	}
+	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return f.Close()
