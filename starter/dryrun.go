@@ -184,6 +184,8 @@ func (d *dryRun) print(w io.Writer, spec workflows.Spec) error {
 				fmt.Fprintf(w, "         endpoint %s: a stage stops before it passes %.2f USD (max_cost_usd)\n", name, most)
 			}
 		}
+	case len(d.Failed) > 0 && len(endpoints) > 0:
+		fmt.Fprintln(w, "money    not known: what comes after a failure was not rehearsed")
 	default:
 		fmt.Fprintln(w, "money    nothing is paid for")
 	}
@@ -192,6 +194,9 @@ func (d *dryRun) print(w io.Writer, spec workflows.Spec) error {
 	}
 	for _, cell := range slices.Sorted(maps.Keys(d.Failed)) {
 		fmt.Fprintf(w, "FAILS    %s: %s\n", cell, d.Failed[cell])
+	}
+	if len(d.Failed) > 0 {
+		fmt.Fprintln(w, "         each at the first thing wrong; starter doctor FILE checks model, tokenizer, endpoints and the rest at once")
 	}
 	return nil
 }
