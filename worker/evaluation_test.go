@@ -315,7 +315,7 @@ func TestAKilledEvaluationByTheEngineGoesOnAtTheSample(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs servers")
 	}
-	const judged = 2 * 2 * rows // two datasets, two ratings an answer
+	const judged = 2 * rows // two datasets, one rating an answer, as in the paper
 	aboutRows := func(user string) bool { return strings.Contains(user, "row ") }
 	rate := func(user string) string { return fmt.Sprintf("Compared. [[%d]]", 1+hashOf(user)%3) }
 	calm := startEvaluation(t, newService(t, 0, aboutRows, rate), "benchmarks.longbench.judge=model")
