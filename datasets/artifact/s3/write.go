@@ -299,10 +299,14 @@ func (u *upload) ended(ctx context.Context, err error, cond artifact.Condition) 
 		abort, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		_ = u.b.Discard(abort, artifact.Leftover{Key: u.key, ID: u.id})
-	case code(err) == "NoSuchUpload":
-		// Another writer that was putting the same bytes has completed it, or this one has and did not hear the answer.
+	case code(err) == "NoSuchUpload" || status(err) >= http.StatusInternalServerError:
+		// Another writer that was putting the same bytes has completed it, or this one has and did not hear the answer. A service whose
+		// files are taken away by that under its hands may call it an error of its own.
 		if _, herr := u.b.Head(ctx, u.key); herr == nil && cond.IfNoneMatch {
 			return fmt.Errorf("put %s: %w", u.key, artifact.ErrExists)
+		}
+		if code(err) != "NoSuchUpload" {
+			return err
 		}
 		return fmt.Errorf("put %s: the upload was ended by somebody else (%w): try again", u.key, artifact.ErrUnavailable)
 	}
