@@ -66,11 +66,11 @@ func (j *job) charge(ctx context.Context, m *artifact.Manifest) (reports.Charge,
 
 // trainingCharge adds the device's time.
 func (j *job) trainingCharge(ctx context.Context, m *artifact.Manifest, c reports.Charge) (reports.Charge, error) {
-	objective, err := objectiveOf(m.Params)
+	p, err := recordedParams[datasets.CheckpointParams](m.Params)
 	if err != nil {
 		return c, err
 	}
-	switch objective {
+	switch p.Objective {
 	case datasets.ObjectiveImport:
 		c.What = "importing a model"
 		return c, nil

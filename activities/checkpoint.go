@@ -45,14 +45,6 @@ func decodeCheckpoint(raw json.RawMessage) (datasets.CheckpointParams, error) {
 	return p, nil
 }
 
-// objectiveOf is the objective that the parameters in a manifest name. Manifests leave out paths, so that their parameters alone are not
-// valid ones.
-func objectiveOf(manifest json.RawMessage) (datasets.Objective, error) {
-	var p datasets.CheckpointParams
-	err := decodeStrict(manifest, &p)
-	return p.Objective, err
-}
-
 func describeCheckpoint(raw json.RawMessage) (json.RawMessage, error) {
 	p, err := decodeCheckpoint(raw)
 	if err != nil {

@@ -88,11 +88,11 @@ func decodeParams[P any](raw json.RawMessage) (P, error) {
 }
 
 // recordedParams reads parameters as a manifest has them. They are no call's: paths, addresses and whatever else means nothing to the
-// result are left out, so that what a call must have may lack, and digests stand for what calls hold whole.
+// result are left out, so that what a call must have may lack.
 func recordedParams[P any](manifest json.RawMessage) (P, error) {
 	var p P
-	if err := json.Unmarshal(manifest, &p); err != nil {
-		return p, badData("parameters in a manifest: %w", err)
+	if err := decodeStrict(manifest, &p); err != nil {
+		return p, err
 	}
 	if d, ok := any(p).(interface{ Defaults() P }); ok {
 		p = d.Defaults()

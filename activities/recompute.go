@@ -41,8 +41,8 @@ func Cost(stage string, params json.RawMessage) string {
 			return "a judge"
 		}
 	case "checkpoint":
-		objective, err := objectiveOf(params)
-		if err != nil || objective != datasets.ObjectiveImport {
+		p, err := recordedParams[datasets.CheckpointParams](params)
+		if err != nil || p.Objective != datasets.ObjectiveImport {
 			return "a training"
 		}
 	}
