@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/longalign/longalign-go/datasets"
@@ -16,10 +17,24 @@ import (
 	"github.com/longalign/longalign-go/testenv/refdata"
 )
 
-// benchTrainer trains the shape that speed is quoted for: 5.0 M parameters.
-func benchTrainer(b *testing.B) *train.Trainer {
+// benchShape is a shape that speed is quoted for.
+type benchShape struct {
+	name                            string
+	dim, layers, heads, kvHeads, ff int
+	vocab                           int
+}
+
+var (
+	shape5M  = benchShape{"5M", 256, 4, 4, 2, 688, 4096}    // 5.0 M parameters, the default
+	shape58M = benchShape{"58M", 512, 8, 8, 8, 1376, 32000} // 58 M parameters
+)
+
+// benchTrainer trains the default shape.
+func benchTrainer(b *testing.B) *train.Trainer { return shape5M.trainer(b) }
+
+func (s benchShape) trainer(b *testing.B) *train.Trainer {
 	b.Helper()
-	c, err := llama.Shape{Dim: 256, Layers: 4, Heads: 4, KVHeads: 2, FeedForward: 688, Vocab: 4096, Context: 8192}.Config()
+	c, err := llama.Shape{Dim: s.dim, Layers: s.layers, Heads: s.heads, KVHeads: s.kvHeads, FeedForward: s.ff, Vocab: s.vocab, Context: 8192}.Config()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -36,7 +51,6 @@ func benchTrainer(b *testing.B) *train.Trainer {
 	return tr
 }
 
-// benchPack is tokens tokens in sequences of length.
 func benchPack(tokens, length int) datasets.Pack {
 	p := datasets.Pack{CuSeqlens: []int32{0}}
 	for t := range tokens {
@@ -70,7 +84,8 @@ func BenchmarkStep(b *testing.B) {
 }
 
 // BenchmarkAgainstPyTorch takes training steps by turns with a plain PyTorch model of the same shape, whose sequences
-// attend one by one or in blocks of queries, whichever is faster. It reports the median ratio of the speeds. On a loaded
+// attend one by one or in blocks of queries, whichever is faster. It reports the median ratio of the speeds. Both sides
+// use the same instruction set, the best of the processor or what LONGALIGN_KERNELS says (avx2, avx512). On a loaded
 // machine the two do not meet the same conditions, so it refuses.
 func BenchmarkAgainstPyTorch(b *testing.B) {
 	script := refdata.Path(b, "oracle", "torch_llama.py")
@@ -87,11 +102,13 @@ func BenchmarkAgainstPyTorch(b *testing.B) {
 	if load > 0.7 {
 		b.Skipf("the load average is %.2f; wait until the machine is quiet", load)
 	}
-	tr := benchTrainer(b)
-	for _, length := range []int{512, 2048, 8192} {
-		b.Run(fmt.Sprint(length), func(b *testing.B) {
-			tokens := max(4096, length)
-			packs := []datasets.Pack{benchPack(tokens, length)}
+	environment := append(os.Environ(), pyTorchKernels(openHost(b).Info().Class)...)
+	for _, c := range []struct {
+		shape          benchShape
+		tokens, length int
+	}{{shape5M, 4096, 512}, {shape5M, 4096, 2048}, {shape5M, 8192, 8192}, {shape58M, 2048, 512}} {
+		b.Run(fmt.Sprintf("%s/%d", c.shape.name, c.length), func(b *testing.B) {
+			tr, packs := c.shape.trainer(b), []datasets.Pack{benchPack(c.tokens, c.length)}
 			ours := func() float64 {
 				var best float64
 				for range 3 {
@@ -105,10 +122,13 @@ func BenchmarkAgainstPyTorch(b *testing.B) {
 			}
 			theirs := func() (best float64) {
 				for _, form := range []string{"loop", "chunk"} {
-					c := exec.CommandContext(b.Context(), python, script, "bench", "--tokens", fmt.Sprint(tokens), "--seqlen", fmt.Sprint(length),
-						"--attn", form, "--reps", "3", "--threads", fmt.Sprint(runtime.NumCPU()))
-					c.Env = append(os.Environ(), "OMP_WAIT_POLICY=passive") // spinning threads slow it on few cores
-					out, err := c.Output()
+					p := exec.CommandContext(b.Context(), python, script, "bench", "--attn", form, "--reps", "3")
+					for flag, v := range map[string]int{"tokens": c.tokens, "seqlen": c.length, "threads": runtime.NumCPU(), "dim": c.shape.dim,
+						"layers": c.shape.layers, "heads": c.shape.heads, "kv": c.shape.kvHeads, "ff": c.shape.ff, "vocab": c.shape.vocab} {
+						p.Args = append(p.Args, "--"+flag, fmt.Sprint(v))
+					}
+					p.Env = environment
+					out, err := p.Output()
 					if err != nil {
 						b.Fatal(err)
 					}
@@ -133,4 +153,18 @@ func BenchmarkAgainstPyTorch(b *testing.B) {
 			b.ReportMetric(median(ratio), "times-pytorch")
 		})
 	}
+}
+
+// pyTorchKernels returns the environment in which PyTorch and its OpenBLAS are at their best with the instruction set
+// of a host device's class. OpenBLAS of that age does not know newer processors' AVX-512 and takes its AVX2 kernels
+// where it is not told; and spinning OpenMP threads slow PyTorch on few cores.
+func pyTorchKernels(class string) []string {
+	env := []string{"OMP_WAIT_POLICY=passive"}
+	switch {
+	case strings.HasSuffix(class, "/avx512"):
+		env = append(env, "OPENBLAS_CORETYPE=SkylakeX", "ATEN_CPU_CAPABILITY=avx512")
+	case strings.HasSuffix(class, "/avx2"):
+		env = append(env, "OPENBLAS_CORETYPE=Haswell", "ATEN_CPU_CAPABILITY=avx2")
+	}
+	return env
 }
