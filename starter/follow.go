@@ -42,6 +42,7 @@ type view struct {
 // liveStage is a stage in the making, from its activity's heartbeats.
 type liveStage struct {
 	activities.Progress
+	started bool // not only waiting for a worker
 	attempt int32
 	failure string
 }
@@ -131,9 +132,11 @@ func (f *follower) look(ctx context.Context) (view, error) {
 		}
 		var shards []activities.Progress
 		for _, p := range f.pending(ctx, r.WorkflowID) {
-			v.live[r.WorkflowID] = describePending(p)
+			live := describePending(p)
+			live.started = live.started || v.live[r.WorkflowID].started
+			v.live[r.WorkflowID] = live
 			if p.GetActivityType().GetName() == activities.ShardName(r.Stage) {
-				shards = append(shards, v.live[r.WorkflowID].Progress)
+				shards = append(shards, live.Progress)
 			}
 			f.wait(ctx, p, r.Stage, waits)
 		}
@@ -183,7 +186,7 @@ func (f *follower) wait(ctx context.Context, p *workflowpb.PendingActivityInfo, 
 }
 
 func describePending(p *workflowpb.PendingActivityInfo) liveStage {
-	s := liveStage{attempt: p.GetAttempt(), failure: p.GetLastFailure().GetMessage()}
+	s := liveStage{started: p.GetState() == enumspb.PENDING_ACTIVITY_STATE_STARTED, attempt: p.GetAttempt(), failure: p.GetLastFailure().GetMessage()}
 	var payloads *commonpb.Payloads = p.GetHeartbeatDetails()
 	if payloads != nil {
 		_ = converter.GetDefaultDataConverter().FromPayloads(payloads, &s.Progress) // an older worker's details only miss here

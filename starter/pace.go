@@ -9,12 +9,15 @@ import (
 // pace foretells how long the stages take of which a run has several to make, from how fast it made them while being
 // watched. A stage counts when its progress is known; what is asked for later is not in the estimate.
 type pace struct {
-	first map[string]mark // by stage, when its work was first seen under way
+	seen map[string]*mark // by stage, since its work was first seen
 }
 
+// mark is what was seen of a stage. Time in which all its work waited for a worker, as the predictions of a study do
+// while the device trains, says nothing of how long the work takes.
 type mark struct {
-	at   time.Time
-	done float64
+	first, done float64       // results done at the first look and at the last
+	last        time.Time     // of the last look
+	worked      time.Duration // between looks that found work under way or results made
 }
 
 // worth is what must have been seen of a stage before anything is foretold.
@@ -25,35 +28,41 @@ const (
 
 // remaining says of every stage with work left how much is done, and how long the rest takes; empty when nothing is known.
 func (p *pace) remaining(v view, now time.Time) string {
-	if p.first == nil {
-		p.first = map[string]mark{}
+	if p.seen == nil {
+		p.seen = map[string]*mark{}
 	}
 	var parts []string
 	for _, s := range v.progress.Stages {
-		done, left := float64(s.Made), 0
+		done, left, underWay := float64(s.Made), 0, false
 		for _, r := range v.progress.Running {
 			if r.Stage != s.Stage || r.Waiting {
 				continue
 			}
 			left++
-			if live, ok := v.live[r.WorkflowID]; ok && live.Total > 0 {
+			live := v.live[r.WorkflowID]
+			underWay = underWay || live.started
+			if live.Total > 0 {
 				done += float64(live.Done) / float64(live.Total)
 			}
 		}
 		if left == 0 {
-			delete(p.first, s.Stage)
+			delete(p.seen, s.Stage)
 			continue
 		}
-		begun, ok := p.first[s.Stage]
+		m, ok := p.seen[s.Stage]
 		if !ok {
-			begun = mark{now, done}
-			p.first[s.Stage] = begun
+			m = &mark{first: done, done: done, last: now}
+			p.seen[s.Stage] = m
 		}
-		took, part := now.Sub(begun.at), done-begun.done
-		if took < worthTime || part < worthPart {
+		if underWay || done > m.done {
+			m.worked += now.Sub(m.last)
+		}
+		m.done, m.last = done, now
+		part := done - m.first
+		if m.worked < worthTime || part < worthPart {
 			continue
 		}
-		rest := time.Duration(float64(took) * (float64(s.Made+left) - done) / part)
+		rest := time.Duration(float64(m.worked) * (float64(s.Made+left) - done) / part)
 		parts = append(parts, fmt.Sprintf("%s %d of %d made, about %s left", s.Stage, s.Made, s.Made+left, roughly(rest)))
 	}
 	return strings.Join(parts, "; ")

@@ -10,9 +10,9 @@ import (
 	"github.com/longalign/longalign-go/workflows"
 )
 
-// watched is a run of four trainings of which some are made and one is under way.
+// watched is a run of four trainings of which some are made and one is under way where step > 0.
 func watched(made, queued int, step int64) view {
-	v := view{live: map[string]liveStage{"now": {Progress: activities.Progress{Done: step, Total: 10}}}}
+	v := view{live: map[string]liveStage{"now": {Progress: activities.Progress{Done: step, Total: 10}, started: step > 0}}}
 	v.progress.Stages = []workflows.StageCount{{Stage: "tokens", Made: 2}, {Stage: "checkpoint", Made: made, Reused: 1}}
 	if step > 0 {
 		v.progress.Running = append(v.progress.Running, workflows.RunningCall{Stage: "checkpoint", WorkflowID: "now"})
@@ -42,6 +42,11 @@ func TestTheRestOfARunIsForetoldFromWhatWasSeenOfIt(t *testing.T) {
 		{70 * time.Second, watched(4, 0, 0)},  // nothing left
 		{500 * time.Second, watched(4, 1, 1)}, // asked for later: the pause does not count
 		{520 * time.Second, watched(4, 1, 6)},
+		{600 * time.Second, watched(6, 0, 0)},
+		{700 * time.Second, watched(6, 3, 0)}, // three more wait for a worker that does other work,
+		{900 * time.Second, watched(6, 3, 0)}, // for long
+		{901 * time.Second, watched(6, 2, 1)},
+		{911 * time.Second, watched(7, 1, 1)}, // one in some ten seconds since it began
 	} {
 		got = append(got, look{l.after, p.remaining(l.v, start.Add(l.after))})
 	}
@@ -53,6 +58,11 @@ func TestTheRestOfARunIsForetoldFromWhatWasSeenOfIt(t *testing.T) {
 		{70 * time.Second, ""},
 		{500 * time.Second, ""},
 		{520 * time.Second, "checkpoint 4 of 6 made, about 56s left"},
+		{600 * time.Second, ""},
+		{700 * time.Second, ""},
+		{900 * time.Second, ""},
+		{901 * time.Second, ""},
+		{911 * time.Second, "checkpoint 7 of 9 made, about 19s left"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("foretold (-want +got):\n%s", diff)
