@@ -227,9 +227,13 @@ func (r *Rehearsal) training(ctx context.Context, j *job, f *Foreseen) (*llama.C
 	n := llama.MemoryPlan(config, dtype, llama.Placement{}, 0).Params
 	f.Forecast.Parameters, f.Forecast.DiskBytes = n, n*int64(dtype.Size())
 	r.mu.Lock()
-	load, imagined := r.planned[j.call.Inputs["batches"]]
+	load, planned := r.planned[j.call.Inputs["batches"]]
 	r.mu.Unlock()
-	if !imagined {
+	switch {
+	case planned:
+	case r.imaginedInput(j, "batches"):
+		return config, nil // not even their parameters are good
+	default:
 		plans, report, err := j.plans(ctx, "batches")
 		if err != nil {
 			return config, err

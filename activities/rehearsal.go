@@ -7,8 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"go.temporal.io/sdk/temporal"
 
 	"github.com/longalign/longalign-go/datasets/artifact"
 	"github.com/longalign/longalign-go/gpu"
@@ -17,7 +21,7 @@ import (
 )
 
 // Rehearsal stands in for workers: it looks results up, makes those that cost nothing apart from the store, and
-// forecasts the others.
+// forecasts the others. It goes on past what would fail, as if that were mended, so that all that is wrong is found at once.
 type Rehearsal struct {
 	// Device is the one that training and predictions are foretold for.
 	Device gpu.Info
@@ -27,6 +31,9 @@ type Rehearsal struct {
 	a     *Activities
 	mu    sync.Mutex
 	steps []Foreseen
+	// problems are why the run would fail. broken are results that would not be there, by the problems at their roots.
+	problems []Problem
+	broken   map[artifact.Ref][]int
 	// imagined are results that a real run would have, with the model of those that hold one.
 	imagined map[artifact.Ref]*llama.Config
 	planned  map[artifact.Ref]train.Load // what imagined batches have at most
@@ -47,6 +54,17 @@ type Foreseen struct {
 	Takes    string   `json:"takes,omitempty"`
 	Forecast Forecast `json:"forecast,omitzero"`
 	Problem  string   `json:"problem,omitempty"`
+	// Blocked says that what it is made from would fail.
+	Blocked bool `json:"blocked,omitempty"`
+}
+
+// Problem is one thing that a run would fail for.
+type Problem struct {
+	Stage   string `json:"stage"`
+	For     string `json:"for"` // the first cell that asks for the result
+	Message string `json:"problem"`
+	// Cells are those that would fail for it. Without any, the run's tables would.
+	Cells []string `json:"cells,omitempty"`
 }
 
 // Rehearse begins a rehearsal against the store of a. Close ends it.
@@ -55,7 +73,7 @@ func (a *Activities) Rehearse(ctx context.Context) (r *Rehearsal, done func() er
 	if err != nil {
 		return nil, nil, err
 	}
-	r = &Rehearsal{a: aside, imagined: map[artifact.Ref]*llama.Config{}, planned: map[artifact.Ref]train.Load{}, measured: map[string]float64{}, calls: map[string]Call{}}
+	r = &Rehearsal{a: aside, broken: map[artifact.Ref][]int{}, imagined: map[artifact.Ref]*llama.Config{}, planned: map[artifact.Ref]train.Load{}, measured: map[string]float64{}, calls: map[string]Call{}}
 	dev, err := a.device(ctx, "auto", "")
 	if err != nil {
 		return nil, nil, errors.Join(err, remove())
@@ -73,6 +91,13 @@ func (r *Rehearsal) Foreseen() []Foreseen {
 	return r.steps
 }
 
+// Problems returns what the run would fail for, in the order it was met.
+func (r *Rehearsal) Problems() []Problem {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.problems
+}
+
 // Calls returns the calls of the run whose action keys are known, by key.
 func (r *Rehearsal) Calls() map[string]Call {
 	r.mu.Lock()
@@ -85,10 +110,60 @@ func (r *Rehearsal) Calls() map[string]Call {
 	return calls
 }
 
-func (r *Rehearsal) add(f Foreseen) {
+// fails takes down that a result would fail, which f is about, and lets it pass for imagined from then on.
+func (r *Rehearsal) fails(f *Foreseen, err error) {
+	f.Problem = err.Error()
+	var app *temporal.ApplicationError
+	if errors.As(err, &app) {
+		f.Problem = app.Message()
+	}
+	f.Problem = strings.TrimPrefix(strings.TrimPrefix(f.Problem, "resolve "), f.Stage+": ")
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	root := slices.IndexFunc(r.problems, func(p Problem) bool { return p.Stage == f.Stage && p.Message == f.Problem })
+	if root < 0 {
+		root = len(r.problems)
+		r.problems = append(r.problems, Problem{Stage: f.Stage, For: f.Cell, Message: f.Problem})
+	}
+	r.broken[f.Ref] = append(r.broken[f.Ref], root)
+}
+
+// add takes down what becomes of a call. A result that is not there, made or not, is imagined with the model that it would hold.
+func (r *Rehearsal) add(call Call, f Foreseen, imagined bool, config *llama.Config) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if imagined {
+		r.imagined[f.Ref] = config
+		for _, role := range slices.Sorted(maps.Keys(call.Inputs)) {
+			for _, root := range r.broken[call.Inputs[role]] {
+				if f.Blocked = true; !slices.Contains(r.broken[f.Ref], root) {
+					r.broken[f.Ref] = append(r.broken[f.Ref], root)
+				}
+			}
+		}
+		if call.Stage == "tables" {
+			r.blame(call)
+		}
+	}
 	r.steps = append(r.steps, f)
+}
+
+// blame tells the problems which cells fail for them, by the results that the tables would be made from.
+func (r *Rehearsal) blame(call Call) {
+	var p TablesParams
+	if json.Unmarshal(call.Params, &p) != nil {
+		return
+	}
+	for _, c := range p.Cells {
+		for role, in := range call.Inputs {
+			own := role == "checkpoint/"+c.Name || role == "scores/"+c.Name || strings.HasPrefix(role, BenchmarkRole(c.Name, ""))
+			for _, root := range r.broken[in] {
+				if of := &r.problems[root]; own && !slices.Contains(of.Cells, c.Name) {
+					of.Cells = append(of.Cells, c.Name)
+				}
+			}
+		}
+	}
 }
 
 // unknown tells whether a call builds on a result that is only imagined.
@@ -103,56 +178,75 @@ func (r *Rehearsal) unknown(call Call) bool {
 	return false
 }
 
-// Resolve looks a call up. What builds on results that are not there is not there either.
+// Resolve looks a call up. What builds on results that are not there is not there either; its own parameters and files can be looked at.
 func (r *Rehearsal) Resolve(ctx context.Context, call Call) (Resolved, error) {
-	if r.unknown(call) {
-		identity := sha256.Sum256(mustMarshal(Call{Stage: call.Stage, Params: call.Params, Inputs: call.Inputs, Class: call.Class}))
-		return Resolved{Key: hex.EncodeToString(identity[:])}, nil
+	identity := sha256.Sum256(mustMarshal(Call{Stage: call.Stage, Params: call.Params, Inputs: call.Inputs, Class: call.Class}))
+	imagined := Resolved{Key: hex.EncodeToString(identity[:])}
+	var found Resolved
+	var err error
+	unknown := r.unknown(call)
+	if unknown {
+		found, err = imagined, r.a.check(ctx, call)
+	} else {
+		found, err = r.a.Resolve(ctx, call)
 	}
-	found, err := r.a.Resolve(ctx, call)
-	if err == nil {
-		r.mu.Lock()
-		r.calls[found.Key] = call
-		r.mu.Unlock()
+	switch {
+	case ctx.Err() != nil:
+		return Resolved{}, ctx.Err()
+	case err != nil:
+		f := Foreseen{Stage: call.Stage, Cell: call.Label, Ref: artifact.Ref{Stage: call.Stage, Key: imagined.Key, Generation: 1}}
+		r.fails(&f, err)
+		return imagined, nil // which Make is asked for next
+	case unknown:
+		return imagined, nil
 	}
-	if err != nil {
-		r.add(Foreseen{Stage: call.Stage, Cell: call.Label, Problem: err.Error()})
-	} else if found.Hit {
-		r.add(Foreseen{Stage: call.Stage, Cell: call.Label, Ref: found.Ref, Hit: true})
+	r.mu.Lock()
+	r.calls[found.Key] = call
+	r.mu.Unlock()
+	if found.Hit {
+		r.add(call, Foreseen{Stage: call.Stage, Cell: call.Label, Ref: found.Ref, Hit: true}, false, nil)
 	}
-	return found, err
+	return found, nil
 }
 
 // Make makes what costs nothing, and imagines the rest.
 func (r *Rehearsal) Make(ctx context.Context, call Call) (artifact.Ref, error) {
 	f := Foreseen{Stage: call.Stage, Cell: call.Label, Ref: artifact.Ref{Stage: call.Stage, Key: call.Key, Generation: 1}, Takes: Cost(call.Stage, call.Params)}
-	unknown := r.unknown(call)
-	if f.Takes == "" && !unknown {
+	r.mu.Lock()
+	if roots := r.broken[f.Ref]; len(roots) > 0 { // Resolve failed already
+		f.Problem = r.problems[roots[0]].Message
+	}
+	r.mu.Unlock()
+	if f.Takes == "" && f.Problem == "" && !r.unknown(call) {
 		if r.Say != nil {
 			r.Say("trying " + call.Stage + " · " + call.Label)
 		}
 		start := time.Now()
 		ref, err := r.a.Run(ctx, call)
-		f.Tried, f.Forecast.Seconds = true, time.Since(start).Seconds()
-		if err != nil {
-			f.Problem = err.Error()
-		} else if m, err := r.a.Store.Manifest(ctx, ref); err == nil {
-			for _, o := range m.Outputs {
-				f.Forecast.DiskBytes += o.Blob.Size
-			}
+		if ctx.Err() != nil {
+			return ref, ctx.Err()
 		}
-		r.add(f)
-		return ref, err
+		f.Tried, f.Forecast.Seconds = true, time.Since(start).Seconds()
+		if err == nil {
+			if m, err := r.a.Store.Manifest(ctx, ref); err == nil {
+				for _, o := range m.Outputs {
+					f.Forecast.DiskBytes += o.Blob.Size
+				}
+			}
+			r.add(call, f, false, nil)
+			return ref, nil
+		}
+		r.fails(&f, err)
 	}
 	config, err := r.forecast(ctx, call, &f)
-	if err != nil {
-		f.Problem = err.Error()
+	if ctx.Err() != nil {
+		return f.Ref, ctx.Err()
 	}
-	r.mu.Lock()
-	r.imagined[f.Ref] = config
-	r.mu.Unlock()
-	r.add(f)
-	return f.Ref, err
+	if err != nil && f.Problem == "" {
+		r.fails(&f, err)
+	}
+	r.add(call, f, true, config)
+	return f.Ref, nil
 }
 
 // describedClass is the device class in an action's description.

@@ -146,6 +146,13 @@ func (a *Activities) action(ctx context.Context, call Call) (artifact.Action, er
 	return artifact.Action{Stage: s.name, StageVersion: s.version, Params: params, Inputs: inputs, DeviceClass: call.Class}, nil
 }
 
+// check looks for what is wrong with a call itself, whatever its inputs are: with its parameters, and with the files that it reads.
+func (a *Activities) check(ctx context.Context, call Call) error {
+	call.Inputs = nil
+	_, err := a.action(ctx, call)
+	return boundary(ctx, "resolve "+call.Stage, err)
+}
+
 // Run makes the result of a resolved call, unless the store has it by now.
 // Workflows know it by the stage's name.
 func (a *Activities) Run(ctx context.Context, call Call) (artifact.Ref, error) {

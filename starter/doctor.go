@@ -291,22 +291,27 @@ const (
 )
 
 func (d *doctor) disk(what, dir string) {
-	abs, err := filepath.Abs(dir)
-	for err == nil {
-		if _, statErr := os.Stat(abs); statErr == nil || filepath.Dir(abs) == abs {
-			break
-		}
-		abs = filepath.Dir(abs) // what does not exist yet will lie on its parent's disk
-	}
-	if err != nil {
-		return
-	}
-	free, err := freeSpace(abs)
+	abs, free, err := spaceAt(dir)
 	if err != nil {
 		d.say(what, warns, "", "%s: free space is not known: %v", abs, err)
 		return
 	}
 	d.space(what, abs, free)
+}
+
+// spaceAt returns a directory's own or nearest existing path, and the bytes that may still be written there.
+func spaceAt(dir string) (abs string, free int64, err error) {
+	if abs, err = filepath.Abs(dir); err != nil {
+		return dir, 0, err
+	}
+	for {
+		if _, statErr := os.Stat(abs); statErr == nil || filepath.Dir(abs) == abs {
+			break
+		}
+		abs = filepath.Dir(abs) // what does not exist yet will lie on its parent's disk
+	}
+	free, err = freeSpace(abs)
+	return abs, free, err
 }
 
 // space judges the bytes that are free on a disk.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -25,12 +26,13 @@ type dryRun struct {
 	Store   string                `json:"store,omitempty"` // empty: none could be reached, so nothing is known to be there
 	Device  gpu.Info              `json:"device"`
 	Results []activities.Foreseen `json:"results"`
-	// Failed says which cells would fail, and why.
-	Failed  map[string]string `json:"failed,omitempty"`
-	Seconds float64           `json:"device_seconds"` // of training and predictions, on one device
-	Disk    int64             `json:"disk_bytes"`
-	States  int64             `json:"state_bytes"`
-	Money   llm.Range         `json:"usd"`
+	// Problems are all that the run would fail for; Warnings what may hinder it.
+	Problems []activities.Problem `json:"problems,omitempty"`
+	Warnings []string             `json:"warnings,omitempty"`
+	Seconds  float64              `json:"device_seconds"` // of training and predictions, on one device
+	Disk     int64                `json:"disk_bytes"`
+	States   int64                `json:"state_bytes"`
+	Money    llm.Range            `json:"usd"`
 	// Unpriced says that more is paid for than Money tells: results that ask an endpoint with a price, how often is not known yet.
 	Unpriced bool `json:"usd_unknown,omitempty"`
 	// Unknown are things that cannot be foretold before others are made.
@@ -38,7 +40,9 @@ type dryRun struct {
 }
 
 // foretell rehearses a run against the store. It starts nothing, stores nothing and pays nothing.
-func foretell(ctx context.Context, spec workflows.Spec, store *artifact.Store, stderr io.Writer) (*dryRun, error) {
+//
+// dir is where the store lies on this machine, "" if it does not.
+func foretell(ctx context.Context, spec workflows.Spec, store *artifact.Store, dir string, stderr io.Writer) (*dryRun, error) {
 	id, err := spec.WorkflowID()
 	if err != nil {
 		return nil, err
@@ -59,15 +63,16 @@ func foretell(ctx context.Context, spec workflows.Spec, store *artifact.Store, s
 	status := newStatusLine(stderr)
 	r.Say = status.say
 	d.Device = r.Device
-	d.Failed, err = workflows.Rehearse(ctx, spec, r)
+	err = workflows.Rehearse(ctx, spec, r)
 	status.clear()
-	d.Results = r.Foreseen()
+	d.Results, d.Problems = r.Foreseen(), r.Problems()
 	slices.SortStableFunc(d.Results, func(a, b activities.Foreseen) int {
 		return slices.Index(activities.Stages, a.Stage) - slices.Index(activities.Stages, b.Stage)
 	})
 	if removeErr := done(); err == nil {
 		err = removeErr
 	}
+	asks := false
 	for _, f := range d.Results {
 		if f.Hit {
 			continue
@@ -79,21 +84,69 @@ func foretell(ctx context.Context, spec workflows.Spec, store *artifact.Store, s
 		}
 		if f.Takes == "a training" {
 			d.Seconds += f.Forecast.Seconds
-			if f.Forecast.Seconds == 0 {
+			if f.Forecast.Seconds == 0 && !f.Blocked {
 				d.unknown("the time of trainings whose batches are not there yet, or whose speed is not known")
 			}
 		}
 		if m := f.Forecast.Money; m != nil {
 			d.Money.Low, d.Money.High = d.Money.Low+m.USD.Low, d.Money.High+m.USD.High
+			asks = true
+		} else if f.Blocked && slices.Contains([]string{"a teacher", "a judge", "a language model"}, f.Takes) {
+			d.unknown("the price of what follows a failure")
+			d.Unpriced, asks = true, true
 		} else if f.Takes == "a teacher" {
 			d.unknown("the price of instructions whose documents are not there yet")
-			d.Unpriced = true
+			d.Unpriced, asks = true, true
 		} else if f.Takes == "a judge" || f.Takes == "a language model" {
 			d.unknown("the price of judgments and of answers by endpoints whose price_in and price_out the file does not give")
-			d.Unpriced = true
+			d.Unpriced, asks = true, true
+		}
+	}
+	if err == nil && asks {
+		d.endpoints(ctx, spec)
+	}
+	if d.Disk+d.States > 0 && dir != "" {
+		abs, free, spaceErr := spaceAt(dir)
+		if most := d.Disk + d.States; spaceErr == nil && free < most {
+			d.Warnings = append(d.Warnings, fmt.Sprintf("%s has %s free, of the %s that results and training states may take; free some (starter gc says what the store can spare), or name another disk",
+				abs, size(free), size(most)))
 		}
 	}
 	return d, err
+}
+
+// endpoints looks whether the experiment's endpoints are there and take the key, which costs nothing.
+func (d *dryRun) endpoints(ctx context.Context, spec workflows.Spec) {
+	for _, name := range slices.Sorted(maps.Keys(spec.Endpoints)) {
+		warn := func(format string, args ...any) {
+			d.Warnings = append(d.Warnings, fmt.Sprintf("endpoint "+name+": "+format, args...))
+		}
+		e, err := llm.Open(spec.Endpoints[name], 1)
+		if err != nil {
+			warn("%v", err)
+			continue
+		}
+		looking, cancel := context.WithTimeout(ctx, 10*time.Second)
+		models, err := e.Models(looking)
+		cancel()
+		var call *llm.CallError
+		switch {
+		case errors.As(err, &call) && call.Problem == llm.Denied:
+			d.Problems = append(d.Problems, activities.Problem{Stage: "endpoint", For: name, Message: err.Error() + "; check the key"})
+		case err != nil:
+			warn("%v; check base_url: a run waits until it answers", err)
+		case len(models) > 0 && !slices.Contains(models, e.Params().Model):
+			warn("its list of models does not name %s, but %s", e.Params().Model, shortList(models, 8))
+		}
+	}
+}
+
+// shortList names the first of many.
+func shortList(names []string, most int) string {
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
 }
 
 func (d *dryRun) unknown(what string) {
@@ -124,6 +177,8 @@ func (d *dryRun) print(w io.Writer, spec workflows.Spec) error {
 			what = "WOULD FAIL"
 		case f.Hit:
 			what = "hit"
+		case f.Blocked:
+			what = "not reached"
 		case f.Tried:
 			what = "would be made, tried"
 		case f.Takes != "":
@@ -152,6 +207,9 @@ func (d *dryRun) print(w io.Writer, spec workflows.Spec) error {
 		}
 	}
 	fmt.Fprintf(w, "\nresults  %d, of which the store has %d\n", len(d.Results), hits)
+	if len(d.Problems) > 0 {
+		fmt.Fprintln(w, "         what follows a failure was rehearsed as if that were mended, so that all is found at once; the sums lack what could not be foretold")
+	}
 	if len(speeds) > 0 {
 		fmt.Fprintf(w, "device   about %s of training and predictions on one (%s)\n", seconds(d.Seconds), strings.Join(speeds, "; "))
 	}
@@ -184,19 +242,20 @@ func (d *dryRun) print(w io.Writer, spec workflows.Spec) error {
 				fmt.Fprintf(w, "         endpoint %s: a stage stops before it passes %.2f USD (max_cost_usd)\n", name, most)
 			}
 		}
-	case len(d.Failed) > 0 && len(endpoints) > 0:
-		fmt.Fprintln(w, "money    not known: what comes after a failure was not rehearsed")
 	default:
 		fmt.Fprintln(w, "money    nothing is paid for")
 	}
 	for _, u := range d.Unknown {
 		fmt.Fprintf(w, "unknown  %s\n", u)
 	}
-	for _, cell := range slices.Sorted(maps.Keys(d.Failed)) {
-		fmt.Fprintf(w, "FAILS    %s: %s\n", cell, d.Failed[cell])
+	for _, warning := range d.Warnings {
+		fmt.Fprintf(w, "warning  %s\n", warning)
 	}
-	if len(d.Failed) > 0 {
-		fmt.Fprintln(w, "         each at the first thing wrong; starter doctor FILE checks model, tokenizer, endpoints and the rest at once")
+	for _, p := range d.Problems {
+		fmt.Fprintf(w, "FAILS    %s · %s: %s\n", p.Stage, p.For, p.Message)
+		if len(p.Cells) > 1 {
+			fmt.Fprintf(w, "         %s would fail: %s\n", plural(len(p.Cells), "cell"), shortList(p.Cells, 8))
+		}
 	}
 	return nil
 }

@@ -181,18 +181,3 @@ func TestTableOneComesFromRatings(t *testing.T) {
 		})
 	}
 }
-
-func TestADryRunSaysWhatWouldFail(t *testing.T) {
-	clearEnvironment(t)
-	writeStudy(t, ".")
-	code, stdout, stderr := starterRun(t.Context(), "run", "study.yaml", "--dry-run", "--data", t.TempDir(), "--set", "tokens.instances=5000")
-	if code != exitFailed {
-		t.Fatalf("exit %d, %q", code, stderr)
-	}
-	contains(t, "a dry run", stdout, "FAILS", "WOULD FAIL", "5000")
-	code, stdout, stderr = starterRun(t.Context(), "run", "study.yaml", "--dry-run", "--data", t.TempDir(), "--json")
-	var d dryRun
-	if err := json.Unmarshal([]byte(stdout), &d); code != exitDone || err != nil || len(d.Failed) > 0 || d.Seconds == 0 || d.Disk == 0 {
-		t.Errorf("exit %d, %v, %q: %+v", code, err, stderr, d)
-	}
-}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -126,8 +127,15 @@ func (o *runOptions) again(file string) string {
 // rehearse says what the run would be. A store that is not named, or does not answer, has nothing.
 func (o *runOptions) rehearse(ctx context.Context, spec workflows.Spec, stdout, stderr io.Writer) error {
 	s := storeCommand{connection: o.connection, embedded: o.embedded}
+	named := cmp.Or(s.connection.Store, os.Getenv("LONGALIGN_STORE"))
+	dir, local := strings.CutPrefix(named, "file://")
+	if named == "" {
+		dir = s.embedded.data
+	} else if !local {
+		dir = ""
+	}
 	said := func(store *artifact.Store) error {
-		d, err := foretell(ctx, spec, store, stderr)
+		d, err := foretell(ctx, spec, store, dir, stderr)
 		if err != nil {
 			return err
 		}
@@ -136,14 +144,14 @@ func (o *runOptions) rehearse(ctx context.Context, spec workflows.Spec, stdout, 
 		} else {
 			err = d.print(stdout, spec)
 		}
-		if err == nil && len(d.Failed) > 0 {
-			err = fmt.Errorf("%s would fail", plural(len(d.Failed), "cell"))
+		if err == nil && len(d.Problems) > 0 {
+			err = fmt.Errorf("the run would fail; %s to mend", plural(len(d.Problems), "thing"))
 		}
 		return err
 	}
 	err := s.with(ctx, stderr, said)
 	var usage usageError
-	if errors.As(err, &usage) && s.connection.Store == "" && os.Getenv("LONGALIGN_STORE") == "" {
+	if errors.As(err, &usage) && named == "" {
 		return said(nil)
 	}
 	return err

@@ -26,15 +26,15 @@ func Calls(ctx context.Context, spec Spec, a *activities.Activities) (calls map[
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	if _, err := Rehearse(ctx, spec, r); err != nil {
+	if err := Rehearse(ctx, spec, r); err != nil {
 		return nil, err
 	}
 	return r.Calls(), nil
 }
 
 // Rehearse runs a study in this process, without a server: the very workflow, so that what is foretold is what would be
-// asked for, with activities that look into the store and change nothing. It returns why cells would fail.
-func Rehearse(ctx context.Context, spec Spec, r *activities.Rehearsal) (failed map[string]string, err error) {
+// asked for, with activities that look into the store and change nothing. What would be made, and what would fail, is in r afterwards.
+func Rehearse(ctx context.Context, spec Spec, r *activities.Rehearsal) (err error) {
 	defer func() {
 		// The test environment tells of a workflow that cannot go on by panicking.
 		if p := recover(); p != nil {
@@ -81,21 +81,12 @@ func Rehearse(ctx context.Context, spec Spec, r *activities.Rehearsal) (failed m
 	}
 	env.ExecuteWorkflow(Study, StudyInput{Spec: spec})
 	if ctx.Err() != nil {
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	var result StudyResult
-	if err := env.GetWorkflowResult(&result); err != nil {
-		cells, cellsErr := spec.Cells()
-		if cellsErr != nil {
-			return nil, cellsErr
-		}
-		failed := map[string]string{}
-		for _, c := range cells {
-			failed[c.Name] = cause(err)
-		}
-		return failed, nil
+	if err := env.GetWorkflowError(); err != nil {
+		return fmt.Errorf("rehearsal: %s", cause(err))
 	}
-	return result.Failed, nil
+	return nil
 }
 
 // keepBeating lets an activity that does not tell of its progress pass for alive until stop is called.

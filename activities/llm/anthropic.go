@@ -17,6 +17,7 @@ import (
 type claude struct {
 	params   datasets.EndpointParams
 	messages anthropic.MessageService
+	list     anthropic.ModelService
 }
 
 func newAnthropic(p datasets.EndpointParams, client *http.Client) *claude {
@@ -24,8 +25,36 @@ func newAnthropic(p datasets.EndpointParams, client *http.Client) *claude {
 	if base == "" {
 		base = "https://api.anthropic.com"
 	}
-	// The service alone takes nothing from the environment, which anthropic.NewClient would. Retries are counted here.
-	return &claude{p, anthropic.NewMessageService(option.WithBaseURL(base), option.WithHTTPClient(client), option.WithMaxRetries(0))}
+	// The services alone take nothing from the environment, which anthropic.NewClient would. Retries are counted here.
+	options := []option.RequestOption{option.WithBaseURL(base), option.WithHTTPClient(client), option.WithMaxRetries(0)}
+	return &claude{p, anthropic.NewMessageService(options...), anthropic.NewModelService(options...)}
+}
+
+// models looks whether the service answers. Its list has no aliases, under which most models are asked for, so that it tells nothing.
+func (c *claude) models(ctx context.Context, key string) ([]string, error) {
+	var options []option.RequestOption
+	if key != "" {
+		options = append(options, option.WithAPIKey(key))
+	}
+	_, err := c.list.List(ctx, anthropic.ModelListParams{}, options...)
+	return nil, anthropicError(err)
+}
+
+// anthropicError is what the SDK's error means: a *CallError for what the service answers.
+func anthropicError(err error) error {
+	var api *anthropic.Error
+	if !errors.As(err, &api) {
+		return err
+	}
+	var header http.Header
+	if api.Response != nil {
+		header = api.Response.Header
+	}
+	var said struct{ Error struct{ Message string } }
+	if json.Unmarshal([]byte(api.RawJSON()), &said) != nil || said.Error.Message == "" {
+		said.Error.Message = api.RawJSON()
+	}
+	return statusError(api.StatusCode, header, said.Error.Message)
 }
 
 func (c *claude) complete(ctx context.Context, key string, messages []datasets.Message) (datasets.TeacherReply, error) {
@@ -54,19 +83,7 @@ func (c *claude) complete(ctx context.Context, key string, messages []datasets.M
 	options = append(options, option.WithRequestTimeout(c.params.RequestTimeout()))
 	r, err := c.messages.New(ctx, body, options...)
 	if err != nil {
-		var api *anthropic.Error
-		if errors.As(err, &api) {
-			var header http.Header
-			if api.Response != nil {
-				header = api.Response.Header
-			}
-			var said struct{ Error struct{ Message string } }
-			if json.Unmarshal([]byte(api.RawJSON()), &said) != nil || said.Error.Message == "" {
-				said.Error.Message = api.RawJSON()
-			}
-			return datasets.TeacherReply{}, statusError(api.StatusCode, header, said.Error.Message)
-		}
-		return datasets.TeacherReply{}, err
+		return datasets.TeacherReply{}, anthropicError(err)
 	}
 	var text strings.Builder
 	for _, b := range r.Content {

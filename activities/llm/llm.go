@@ -102,6 +102,7 @@ func (e *CallError) mayBeAlone() bool { return e.Waits() && e.Problem != RateLim
 // completer is one service's way to be asked once. It returns *CallError for what the service answers.
 type completer interface {
 	complete(ctx context.Context, key string, messages []datasets.Message) (datasets.TeacherReply, error)
+	models(ctx context.Context, key string) ([]string, error)
 }
 
 // Endpoint is a model at an address. It is safe for concurrent use.
@@ -291,6 +292,25 @@ func (e *Endpoint) once(ctx context.Context, client completer, messages []datase
 		e.limits.pause(call.After)
 	}
 	return reply, call
+}
+
+// Models asks the service for its list of models, which is paid for nowhere and tells whether it answers and takes the key. Without an
+// error there is none where the service has no such list, or one of several pages. Errors are those of Open's key, and *CallError.
+func (e *Endpoint) Models(ctx context.Context) ([]string, error) {
+	key, err := e.key()
+	if err != nil {
+		return nil, err
+	}
+	models, err := e.client.models(ctx, key)
+	if err == nil {
+		return models, nil
+	}
+	call := transportError(err)
+	if call.Status != 0 && call.Problem != ServerError && call.Status != http.StatusUnauthorized && call.Status != http.StatusForbidden {
+		return nil, nil // it answers
+	}
+	call.Message = short(clean(call.Message, key))
+	return nil, call
 }
 
 // clean removes a key that a service repeats.

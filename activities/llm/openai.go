@@ -18,6 +18,7 @@ import (
 type openAI struct {
 	params datasets.EndpointParams
 	chat   openai.ChatCompletionService
+	list   openai.ModelService
 }
 
 func newOpenAI(p datasets.EndpointParams, client *http.Client) *openAI {
@@ -25,8 +26,45 @@ func newOpenAI(p datasets.EndpointParams, client *http.Client) *openAI {
 	if base == "" {
 		base = "https://api.openai.com/v1"
 	}
-	// The service alone takes nothing from the environment, which openai.NewClient would. Retries are counted here.
-	return &openAI{p, openai.NewChatCompletionService(option.WithBaseURL(base), option.WithHTTPClient(client), option.WithMaxRetries(0))}
+	// The services alone take nothing from the environment, which openai.NewClient would. Retries are counted here.
+	options := []option.RequestOption{option.WithBaseURL(base), option.WithHTTPClient(client), option.WithMaxRetries(0)}
+	return &openAI{p, openai.NewChatCompletionService(options...), openai.NewModelService(options...)}
+}
+
+// models lists the service's models.
+func (o *openAI) models(ctx context.Context, key string) (names []string, err error) {
+	page, err := o.list.List(ctx, authorized(key)...)
+	if err != nil {
+		return nil, openAIError(err)
+	}
+	for _, m := range page.Data {
+		names = append(names, m.ID)
+	}
+	return names, nil
+}
+
+func authorized(key string) []option.RequestOption {
+	if key == "" {
+		return nil
+	}
+	return []option.RequestOption{option.WithAPIKey(key)}
+}
+
+// openAIError is what the SDK's error means: a *CallError for what the service answers.
+func openAIError(err error) error {
+	var api *openai.Error
+	if !errors.As(err, &api) {
+		return err
+	}
+	var header http.Header
+	if api.Response != nil {
+		header = api.Response.Header
+	}
+	message := api.Message
+	if message == "" {
+		message = api.RawJSON()
+	}
+	return statusError(api.StatusCode, header, api.Code+" "+message)
 }
 
 func (o *openAI) complete(ctx context.Context, key string, messages []datasets.Message) (datasets.TeacherReply, error) {
@@ -53,29 +91,15 @@ func (o *openAI) complete(ctx context.Context, key string, messages []datasets.M
 			body.Messages = append(body.Messages, openai.UserMessage(m.Content))
 		}
 	}
-	var options []option.RequestOption
-	if key != "" {
-		options = append(options, option.WithAPIKey(key))
-	}
-	r, err := o.chat.New(ctx, body, options...)
+	r, err := o.chat.New(ctx, body, authorized(key)...)
 	if err != nil {
+		said := openAIError(err)
 		var api *openai.Error
-		if errors.As(err, &api) {
-			var header http.Header
-			if api.Response != nil {
-				header = api.Response.Header
-			}
-			message := api.Message
-			if message == "" {
-				message = api.RawJSON()
-			}
-			e := statusError(api.StatusCode, header, api.Code+" "+message)
-			if e.Problem == Rejected && api.Code == "content_filter" {
-				return datasets.TeacherReply{Finish: finishRefusal}, nil
-			}
-			return datasets.TeacherReply{}, e
+		var call *CallError
+		if errors.As(said, &call) && call.Problem == Rejected && errors.As(err, &api) && api.Code == "content_filter" {
+			return datasets.TeacherReply{Finish: finishRefusal}, nil
 		}
-		return datasets.TeacherReply{}, err
+		return datasets.TeacherReply{}, said
 	}
 	if len(r.Choices) == 0 {
 		return datasets.TeacherReply{}, noChoices(r.RawJSON())

@@ -61,7 +61,7 @@ func (r *reader) number(name string, def float64) float64 {
 func (r *reader) size(name string, def int) int {
 	v := def
 	if r.get(name, &v, def == 0) && (v <= 0 || v > 1<<30) {
-		r.fail("is %d; it must be positive", []string{name}, v)
+		r.fail("is %d; it must be positive and at most 2^30", []string{name}, v)
 	}
 	return v
 }
@@ -101,7 +101,7 @@ func (r *reader) decoder(c *Config) {
 	var headDim int
 	if r.get("head_dim", &headDim, false) {
 		if headDim <= 0 || headDim > 1<<16 {
-			r.fail("is %d; it must be positive", []string{"head_dim"}, headDim)
+			r.fail("is %d; it must be positive and at most 65536", []string{"head_dim"}, headDim)
 		}
 	} else if c.Hidden%c.Heads != 0 {
 		r.fail("%d heads do not divide a width of %d and head_dim is not given", []string{"num_attention_heads", "hidden_size"}, c.Heads, c.Hidden)

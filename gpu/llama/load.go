@@ -193,6 +193,9 @@ func weightFiles(dir string) (names []string, index []byte, err error) {
 	}
 	path := filepath.Join(dir, indexName)
 	index, err = os.ReadFile(path)
+	if _, dirErr := os.Stat(dir); errors.Is(dirErr, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("there is no directory %s on this machine", dir)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("%s holds neither model.safetensors nor model.safetensors.index.json; pickled weights (.bin) are not read, convert them to safetensors", dir)
 	}
