@@ -82,8 +82,9 @@ func (m *Maker) Make(ctx context.Context, documents iter.Seq2[datasets.Document,
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// Each document has a channel of its own, in a queue that keeps their order and bounds how many are begun.
-	queue := make(chan chan result, max(1, m.Concurrency))
+	// Each document has a channel of its own, in a queue that keeps their order and bounds how many are begun: those in
+	// the queue, and the one whose result is awaited.
+	queue := make(chan chan result, max(1, m.Concurrency)-1)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(queue)

@@ -1,10 +1,13 @@
 package instructions
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -180,5 +183,43 @@ func TestPromptsAreWrittenEditedAndReadBack(t *testing.T) {
 	}
 	if _, err := ReadPrompts(t.TempDir()); err == nil || !strings.Contains(err.Error(), "starter prompts") {
 		t.Errorf("an empty directory: %v", err)
+	}
+}
+
+// crowd is a teacher that counts who asks it at once. An ask waits until as many do as are wanted.
+type crowd struct {
+	Offline
+	want       int
+	full       chan struct{} // closed when want ask at once
+	once       sync.Once
+	mu         sync.Mutex
+	asking     int
+	overfilled bool
+}
+
+func (c *crowd) Ask(ctx context.Context, r datasets.TeacherRequest) (datasets.TeacherReply, error) {
+	c.mu.Lock()
+	c.asking++
+	c.overfilled = c.overfilled || c.asking > c.want
+	if c.asking == c.want {
+		c.once.Do(func() { close(c.full) })
+	}
+	c.mu.Unlock()
+	<-c.full
+	runtime.Gosched() // lets one more begin, were it allowed to
+	defer func() { c.mu.Lock(); c.asking--; c.mu.Unlock() }()
+	return c.Offline.Ask(ctx, r)
+}
+
+func TestAsManyDocumentsAreAskedAboutAtOnceAsConcurrencySays(t *testing.T) {
+	for _, n := range []int{1, 2, 5} {
+		teacher := &crowd{want: n, full: make(chan struct{})}
+		m := Maker{Teacher: teacher, Concurrency: n}
+		if _, err := m.Make(t.Context(), documents(30), 0, func(datasets.Instance) error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if teacher.overfilled {
+			t.Errorf("more than %d documents were asked about at once", n)
+		}
 	}
 }
