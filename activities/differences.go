@@ -157,6 +157,9 @@ func printed(c reports.Cell) string {
 	if c.Text != "" {
 		return strconv.Quote(c.Text)
 	}
+	if !c.HasValue() {
+		return "–"
+	}
 	if c.N == 0 { // counted, not estimated
 		return fmt.Sprintf("%.6g", c.Value)
 	}

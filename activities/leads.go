@@ -62,24 +62,30 @@ type Foundation struct {
 // Rest follows a value of a run's tables down to the documents.
 func (a *Activities) Rest(ctx context.Context, run *artifact.RunRecord, cell TableCell) (*Foundation, error) {
 	f, own := &Foundation{TableCell: cell}, newOwnResults(a.Store, run)
-	seen := map[artifact.Ref]bool{}
-	var visit func(ref artifact.Ref) error
-	visit = func(ref artifact.Ref) error {
-		if seen[ref] {
+	seen, shown := map[string]bool{}, map[string]bool{}
+	var visit func(ref artifact.Ref, of string) error // as a cell of the run used it
+	visit = func(ref artifact.Ref, of string) error {
+		if seen[fmt.Sprint(ref, of)] {
 			return nil
 		}
-		seen[ref] = true
+		seen[fmt.Sprint(ref, of)] = true
 		m, err := a.Store.Current(ctx, ref)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if err != nil {
-			f.Problems = append(f.Problems, fmt.Sprintf("%s: %v", ref, err))
+			if p := fmt.Sprintf("%s: %v", ref, err); !slices.Contains(f.Problems, p) {
+				f.Problems = append(f.Problems, p)
+			}
 			return nil
 		}
-		inputs := own.inputs(ctx, m, "")
-		f.Chain = append(f.Chain, TraceStage{Stage: m.Stage, Ref: m.Ref(), Inputs: inputs, Counts: m.Counts})
-		if m.Stage == "documents" {
+		inputs := own.inputs(ctx, m, of)
+		if name := fmt.Sprint(m.Ref(), inputs); !shown[name] {
+			shown[name] = true
+			f.Chain = append(f.Chain, TraceStage{Stage: m.Stage, Ref: m.Ref(), Inputs: inputs, Counts: m.Counts})
+		}
+		if m.Stage == "documents" && !shown[m.Key] {
+			shown[m.Key] = true
 			if f.Documents == nil {
 				f.Documents = map[datasets.Split]int{}
 			}
@@ -88,7 +94,7 @@ func (a *Activities) Rest(ctx context.Context, run *artifact.RunRecord, cell Tab
 			f.Documents[datasets.SplitHeldOut] += held
 		}
 		for _, role := range slices.Sorted(maps.Keys(inputs)) {
-			if err := visit(inputs[role]); err != nil {
+			if err := visit(inputs[role], of); err != nil {
 				return err
 			}
 		}
@@ -100,8 +106,10 @@ func (a *Activities) Rest(ctx context.Context, run *artifact.RunRecord, cell Tab
 			f.Problems = append(f.Problems, err.Error())
 			continue
 		}
-		if err := visit(ref); err != nil {
-			return nil, err
+		for _, of := range own.users(ref) {
+			if err := visit(ref, of); err != nil {
+				return nil, err
+			}
 		}
 	}
 	slices.SortStableFunc(f.Chain, func(x, y TraceStage) int { return slices.Index(Stages, x.Stage) - slices.Index(Stages, y.Stage) })
@@ -192,11 +200,12 @@ type SampleTrace struct {
 func (a *Activities) Samples(ctx context.Context, run *artifact.RunRecord, wantCell func(string) bool, id string) (map[string][]SampleTrace, []string, error) {
 	out := map[string][]SampleTrace{}
 	var problems []string
+	own := newOwnResults(a.Store, run)
 	for _, call := range run.Stages {
 		if call.Stage != "scores" || call.Role == "" || call.Ref.Generation == 0 || wantCell != nil && !wantCell(call.Cell) {
 			continue
 		}
-		t, err := a.sample(ctx, call, id)
+		t, err := a.sample(ctx, call, own, id)
 		switch {
 		case ctx.Err() != nil:
 			return nil, nil, ctx.Err()
@@ -211,7 +220,7 @@ func (a *Activities) Samples(ctx context.Context, run *artifact.RunRecord, wantC
 }
 
 // sample follows one sample through one benchmark of one cell; nil where the benchmark has none of that ID.
-func (a *Activities) sample(ctx context.Context, call artifact.StageCall, id string) (*SampleTrace, error) {
+func (a *Activities) sample(ctx context.Context, call artifact.StageCall, own *ownResults, id string) (*SampleTrace, error) {
 	m, err := a.Store.Current(ctx, call.Ref)
 	if err != nil {
 		return nil, err
@@ -220,7 +229,7 @@ func (a *Activities) sample(ctx context.Context, call artifact.StageCall, id str
 	if err := readOutput(ctx, a.Store, m, "scores.json", &scores); err != nil {
 		return nil, err
 	}
-	t := &SampleTrace{Benchmark: call.Role, ID: id, Scores: call.Ref, Values: map[string]float64{}, Inputs: m.Inputs}
+	t := &SampleTrace{Benchmark: call.Role, ID: id, Scores: call.Ref, Values: map[string]float64{}, Inputs: own.inputs(ctx, m, call.Cell)}
 	found := false
 	for metric, set := range scores.Metrics {
 		for _, s := range set.Samples {

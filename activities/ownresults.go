@@ -9,36 +9,41 @@ import (
 	"github.com/longalign/longalign-go/reports"
 )
 
-// ownResults say which of a run's results stand where its manifests name another run's. A result that was found in the store names as
-// inputs what the run that made it gave it; this run gave it equal ones, which may have been made otherwise: by another model, or judged
-// by another judge. What is told of a run is told of its own. nil changes nothing.
+// ownResults say which of a run's results stand where its manifests name another run's, or another cell's. A result that was found in the
+// store names as inputs what the run or the cell that made it gave it; this one gave it equal ones, which may have been made otherwise: by
+// another model, or judged by another judge. What is told of a run and a cell is told of their own. nil changes nothing.
 type ownResults struct {
 	store  *artifact.Store
 	calls  []artifact.StageCall
-	listed map[string]bool         // by stage and key: another generation is the same result
-	known  map[artifact.Ref]string // digests
+	listed map[string]map[string]bool // the cells that use a result, by its stage and key: another generation is the same result
+	known  map[artifact.Ref]string    // digests
 }
 
 func newOwnResults(store *artifact.Store, run *artifact.RunRecord) *ownResults {
 	if run == nil {
 		return nil
 	}
-	o := &ownResults{store: store, listed: map[string]bool{}, known: map[artifact.Ref]string{}}
+	o := &ownResults{store: store, listed: map[string]map[string]bool{}, known: map[artifact.Ref]string{}}
+	for _, ref := range run.Refs() {
+		o.listed[ref.Stage+ref.Key] = map[string]bool{}
+	}
 	for _, call := range run.Stages {
 		if call.Ref.Generation > 0 {
 			o.calls = append(o.calls, call)
+			o.listed[call.Ref.Stage+call.Ref.Key][call.Cell] = true
 		}
-	}
-	for _, ref := range run.Refs() {
-		o.listed[ref.Stage+ref.Key] = true
 	}
 	return o
 }
 
 // of returns the run's own result that is equal to the one ref names, that of the cell if there are several ("" prefers none); ref itself
-// when it is the run's, or when the run has none such.
+// when it is the run's and the cell has no other, or when the run has none such.
 func (o *ownResults) of(ctx context.Context, ref artifact.Ref, cell string) artifact.Ref {
-	if o == nil || o.listed[ref.Stage+ref.Key] {
+	if o == nil {
+		return ref
+	}
+	cells, listed := o.listed[ref.Stage+ref.Key]
+	if listed && (cell == "" || cells[cell]) {
 		return ref
 	}
 	digest := o.digest(ctx, ref)
@@ -53,11 +58,19 @@ func (o *ownResults) of(ctx context.Context, ref artifact.Ref, cell string) arti
 		if call.Cell == cell {
 			return call.Ref
 		}
-		if found == ref {
+		if found == ref && !listed {
 			found = call.Ref
 		}
 	}
 	return found
+}
+
+// users are the cells that use a result, in order; "" alone when none is known to.
+func (o *ownResults) users(ref artifact.Ref) []string {
+	if o == nil || len(o.listed[ref.Stage+ref.Key]) == 0 {
+		return []string{""}
+	}
+	return slices.Sorted(maps.Keys(o.listed[ref.Stage+ref.Key]))
 }
 
 // digest is a result's, "" for one that cannot be read.
@@ -117,14 +130,20 @@ func (o *ownResults) tables(ctx context.Context, call Call) (Call, error) {
 	return call, nil
 }
 
-// differ tells whether any of the results that a study names is another run's where this one has its own.
+// differ tells whether any of the results that a study names is another run's where this one has its own, or another cell's.
 func (o *ownResults) differ(ctx context.Context, uses []reports.StageUse) bool {
-	return o != nil && slices.ContainsFunc(uses, func(u reports.StageUse) bool {
-		cell := ""
-		if len(u.Cells) > 0 {
-			cell = u.Cells[0]
+	if o == nil {
+		return false
+	}
+	all := map[string]bool{}
+	for _, call := range o.calls {
+		all[call.Cell] = true
+	}
+	return slices.ContainsFunc(uses, func(u reports.StageUse) bool {
+		ref, cells := u.Manifest.Ref(), u.Cells
+		if len(cells) == 0 {
+			cells = slices.Sorted(maps.Keys(all))
 		}
-		ref := u.Manifest.Ref()
-		return o.of(ctx, ref, cell) != ref
+		return slices.ContainsFunc(cells, func(cell string) bool { return o.of(ctx, ref, cell) != ref })
 	})
 }

@@ -69,6 +69,69 @@ func TestARunsReportNamesWhoAnsweredInThatRun(t *testing.T) {
 	}
 }
 
+// Two cells of one run whose answers are equal share judgments and scores. What is told of a cell must lead to its own model all the same.
+func TestCellsThatShareScoresKeepTheirOwnWay(t *testing.T) {
+	p := newTiny(t)
+	s := newService(t, func(string) string { return "nine" })
+	base, questions, _, _, _ := p.longBench(write(t, smallLongBench()), nil)
+	const role = datasets.BenchmarkLongBench
+	run := &artifact.RunRecord{ID: "run", Cells: []string{"a", "b"}}
+	in := refs{"documents": base.documents, "instructions": base.instructions, "tokens": base.tokens}
+	answers := map[string]artifact.Ref{}
+	params := TablesParams{Params: reports.Params{Kind: reports.KindPaper}, Name: "s", Buckets: []int{8}}
+	for _, cell := range run.Cells {
+		checkpoint, err := p.Run(t.Context(), p.training(base, nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answers[cell] = p.make("predictions", datasets.PredictionsStageParams{Answer: &datasets.AnswerParams{Benchmark: role, Endpoint: s.endpoint("m-" + cell)}}, refs{"questions": questions})
+		judgments := p.make("judgments", datasets.JudgmentsParams{Benchmark: role, Judge: "j"}, refs{"questions": questions, "predictions": answers[cell]})
+		scores := p.make("scores", scoreParams(role, smallDatasets...), refs{"questions": questions, "predictions": answers[cell], "judgments": judgments})
+		params.Cells = append(params.Cells, TablesCell{Name: cell, Method: cell, Loss: datasets.LossLongAlign, NoDocuments: true})
+		in["batches/"+cell], in["checkpoint/"+cell], in[BenchmarkRole(cell, role)] = base.batches, checkpoint, scores
+		for _, ref := range []artifact.Ref{base.documents, base.tokenizer, base.instructions, base.tokens, base.batches, base.base, checkpoint, questions, answers[cell], judgments, scores} {
+			run.Stages = append(run.Stages, artifact.StageCall{Cell: cell, Stage: ref.Stage, Ref: ref})
+		}
+	}
+	if answers["a"] == answers["b"] || in[BenchmarkRole("a", role)] != in[BenchmarkRole("b", role)] {
+		t.Fatal("want two answers and one score")
+	}
+	tables := p.make("tables", params, in)
+	run.Tables = &tables
+	study, err := ReadStudy(t.Context(), p.Store, tables, run)
+	if err != nil || len(study.Problems) > 0 {
+		t.Fatal(study, err)
+	}
+	for cell, ref := range answers {
+		if !slices.ContainsFunc(study.Stages, func(u reports.StageUse) bool {
+			return u.Manifest.Ref() == ref && slices.Equal(u.Cells, []string{cell})
+		}) {
+			t.Errorf("the report does not say that %s was answered by %s", cell, ref)
+		}
+	}
+	i := slices.IndexFunc(TableCells(study), func(c TableCell) bool { return c.Table == "benchmarks" })
+	f, err := (&Activities{Store: p.Store}).Rest(t.Context(), run, TableCells(study)[i])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cell, ref := range answers {
+		if !slices.ContainsFunc(f.Chain, func(c TraceStage) bool { return c.Ref == ref }) {
+			t.Errorf("the way of %s is not among %+v", cell, f.Chain)
+		}
+	}
+	traces, err := (&Activities{Store: p.Store}).Trace(t.Context(), run, nil, func(string) bool { return false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tr := range traces {
+		for _, c := range tr.Chain {
+			if c.Stage == "judgments" && c.Inputs["predictions"] != answers[tr.Cell] {
+				t.Errorf("%s was judged by %s, want %s", tr.Cell, c.Inputs["predictions"], answers[tr.Cell])
+			}
+		}
+	}
+}
+
 func TestScoresSayWhoAnsweredAndWhoJudged(t *testing.T) {
 	p := newTiny(t)
 	s := newService(t, func(string) string { return "[[7]]" })

@@ -411,7 +411,7 @@ func (j *job) lineage(ctx context.Context, p TablesParams) ([]reports.StageUse, 
 		if cell != "" {
 			cells[ref][cell] = true
 		}
-		for _, in := range manifests[ref].Inputs {
+		for _, in := range j.own.inputs(ctx, manifests[ref], cell) {
 			if err := walk(in, cell); err != nil {
 				return err
 			}

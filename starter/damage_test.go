@@ -200,6 +200,37 @@ func checkDamage(t *testing.T, r *remote, id string) {
 	}
 }
 
+// checkUnreadableRecord tries the record of a newer version, alone and beside another execution's that can be read.
+func checkUnreadableRecord(t *testing.T, r *remote, id string) {
+	dir := filepath.Join(t.TempDir(), "export")
+	r.do(exitDone, r.local("export", id, "--out", dir)...)
+	records, err := filepath.Glob(filepath.Join(dir, "runs", "*", "*.json"))
+	if err != nil || len(records) != 1 {
+		t.Fatal(records, err)
+	}
+	readable, err := os.ReadFile(records[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	rewriteRun(t, dir, func(v map[string]any) { v["version"] = 99 })
+	for _, command := range [][]string{{"list"}, {"report", id}, {"verify", id}, {"explain", id}, {"gc", "--delete"}} {
+		_, stderr := r.do(exitFailed, append(command, "--store", dir)...)
+		contains(t, command[0], stderr, "version 99", "use the version that wrote it")
+		if strings.Contains(stderr, "no runs") {
+			t.Errorf("%s says that there is no run: %s", command[0], stderr)
+		}
+	}
+	other := filepath.Join(filepath.Dir(records[0]), "other.json")
+	if err := os.WriteFile(other, readable, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	rewriteSealed(t, other, func(v map[string]any) { v["run_id"] = "other" })
+	for _, command := range [][]string{{"report", id}, {"verify", id}} {
+		_, stderr := r.do(exitDone, append(command, "--store", dir)...)
+		contains(t, command[0], stderr, "the record of another cannot be read", "version 99")
+	}
+}
+
 // rewriteRun changes the only run's record.
 func rewriteRun(t *testing.T, dir string, change func(map[string]any)) {
 	t.Helper()

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -398,7 +399,7 @@ func (d *doctor) endpoints(ctx context.Context, spec workflows.Spec) {
 		default:
 			detail := err.Error()
 			if last != "" && asking.Err() != nil {
-				detail = "no answer: " + string(last)
+				detail = fmt.Sprintf("%s does not answer at %s: %s", p.Describe(), cmp.Or(p.BaseURL, "its service"), last)
 			}
 			d.say(what, failing, "check base_url and model; a service of your own must be running", "%s", detail)
 		}

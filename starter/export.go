@@ -48,7 +48,7 @@ The directory can be read in place (--store DIR) and imported into another store
 }
 
 func export(ctx context.Context, store *artifact.Store, id, dir string, asJSON bool, stdout, stderr io.Writer) error {
-	run, err := store.Run(ctx, id)
+	run, err := runRecord(ctx, store, id, stderr)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/longalign/longalign-go/activities"
 	"github.com/longalign/longalign-go/datasets"
@@ -66,6 +67,9 @@ func foundations(ctx context.Context, store *artifact.Store, id string, o lineag
 				fmt.Fprintf(stdout, "  from %s", from)
 			}
 			fmt.Fprintln(stdout)
+		}
+		if slices.ContainsFunc(f.Chain, func(c activities.TraceStage) bool { return c.Ref == f.Chain[len(f.Chain)-1].Ref && !maps.Equal(c.Inputs, f.Chain[len(f.Chain)-1].Inputs) }) {
+			fmt.Fprintln(stdout, "  several cells came to equal answers and share what followed; the way of each is shown")
 		}
 		if f.Documents != nil {
 			fmt.Fprintf(stdout, "  %s for training, %s held out\n", plural(f.Documents[datasets.SplitTrain], "document"), plural(f.Documents[datasets.SplitHeldOut], "document"))
@@ -157,4 +161,12 @@ func samples(ctx context.Context, store *artifact.Store, id string, o lineageOpt
 	return nil
 }
 
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+// oneLine is a model's text on one line, without what a terminal would obey.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, strings.Join(strings.Fields(s), " "))
+}

@@ -72,6 +72,7 @@ func checkProvenance(t *testing.T, r *remote, id string) {
 		}
 	})
 	t.Run("whatever is damaged, the rest is told", func(t *testing.T) { checkDamage(t, r, id) })
+	t.Run("a record that cannot be read is told", func(t *testing.T) { checkUnreadableRecord(t, r, id) })
 	t.Run("lineage leads both ways", func(t *testing.T) {
 		out, _ := r.do(exitDone, r.local("lineage", id, "--cell", "packing/seed=1")...)
 		contains(t, "lineage", out, "checkpoint (tuned)", "trained in step", "held-out")

@@ -42,12 +42,12 @@ Exit code 0: the whole report. 3: parts of it are missing.`,
 				return usageError{err}
 			}
 			return s.with(c.Context(), c.ErrOrStderr(), func(store *artifact.Store) error {
-				run, err := store.Run(c.Context(), args[0])
+				run, err := runRecord(c.Context(), store, args[0], c.ErrOrStderr())
 				if err != nil {
 					return err
 				}
 				if len(args) == 2 {
-					other, err := store.Run(c.Context(), args[1])
+					other, err := runRecord(c.Context(), store, args[1], c.ErrOrStderr())
 					if err != nil {
 						return err
 					}

@@ -83,9 +83,11 @@ func newListCommand() *cobra.Command {
 
 func listRuns(ctx context.Context, store *artifact.Store, asJSON bool, stdout, stderr io.Writer) error {
 	var runs []*artifact.RunRecord
+	unreadable := 0
 	for r, err := range store.Runs(ctx) {
 		if err != nil {
 			fmt.Fprintln(stderr, "starter:", err)
+			unreadable++
 			continue
 		}
 		runs = append(runs, r)
@@ -93,6 +95,9 @@ func listRuns(ctx context.Context, store *artifact.Store, asJSON bool, stdout, s
 	newestFirst(runs)
 	if asJSON {
 		return printJSON(stdout, runs)
+	}
+	if len(runs) == 0 && unreadable > 0 {
+		return fmt.Errorf("no record in %s can be read", store.URI())
 	}
 	if len(runs) == 0 {
 		fmt.Fprintf(stderr, "no runs in %s yet; start one with starter run\n", store.URI())
@@ -120,6 +125,20 @@ func listRuns(ctx context.Context, store *artifact.Store, asJSON bool, stdout, s
 		t.row(r.ID, attempts[r], status, r.Started.Local().Format("2006-01-02 15:04:05"), took, fmt.Sprint(len(r.Cells)), fmt.Sprint(len(made)), fmt.Sprint(len(reused)))
 	}
 	return t.flush()
+}
+
+// runRecord is the latest record of a run. Records of its other executions that cannot be read are told on stderr: one of them may be later.
+func runRecord(ctx context.Context, store *artifact.Store, id string, stderr io.Writer) (*artifact.RunRecord, error) {
+	run, err := store.Run(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	for _, err := range store.Executions(ctx, id) {
+		if err != nil {
+			fmt.Fprintf(stderr, "starter: this is the execution of %s; the record of another cannot be read: %v\n", run.Started.Local().Format("2006-01-02 15:04:05"), err)
+		}
+	}
+	return run, nil
 }
 
 // attemptsOf numbers the executions of each run by when they began, "2 of 3", where there is more than one.

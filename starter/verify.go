@@ -62,7 +62,7 @@ Exit code 0: everything matches or has been repaired. 1: something does not.`,
 }
 
 func verify(ctx context.Context, store *artifact.Store, id string, o activities.VerifyOptions, asJSON bool, stdout, stderr io.Writer) error {
-	run, err := store.Run(ctx, id)
+	run, err := runRecord(ctx, store, id, stderr)
 	if err != nil {
 		return err
 	}

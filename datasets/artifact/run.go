@@ -187,7 +187,7 @@ func (s *Store) Run(ctx context.Context, id string) (*RunRecord, error) {
 	}
 	var latest *RunRecord
 	var failure error
-	for r, err := range s.runs(ctx, "runs/"+id+"/") {
+	for r, err := range s.Executions(ctx, id) {
 		if err != nil {
 			failure = err
 		} else if latest == nil || r.Started.After(latest.Started) {
@@ -201,6 +201,11 @@ func (s *Store) Run(ctx context.Context, id string) (*RunRecord, error) {
 		return nil, failure
 	}
 	return nil, fmt.Errorf("run %s: %w; `starter list` shows the runs of %s", id, ErrNotFound, s.uri)
+}
+
+// Executions yields the record of every execution of one run, as Runs does.
+func (s *Store) Executions(ctx context.Context, id string) iter.Seq2[*RunRecord, error] {
+	return s.runs(ctx, "runs/"+id+"/")
 }
 
 // Runs yields the record of every execution of every run, in order of IDs. A record that cannot be read is an error,
