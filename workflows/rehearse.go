@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"go.temporal.io/sdk/activity"
+	"go.temporal.io/sdk/interceptor"
 	"go.temporal.io/sdk/log"
 	"go.temporal.io/sdk/temporal"
 	"go.temporal.io/sdk/testsuite"
 	"go.temporal.io/sdk/worker"
+	"go.temporal.io/sdk/workflow"
 
 	"github.com/longalign/longalign-go/activities"
 	"github.com/longalign/longalign-go/datasets/artifact"
@@ -32,6 +34,8 @@ func Calls(ctx context.Context, spec Spec, a *activities.Activities) (calls map[
 	return r.Calls(), nil
 }
 
+const rehearsalTimeout = 24 * time.Hour
+
 // Rehearse runs a study in this process, without a server: the very workflow, so that what is foretold is what would be
 // asked for, with activities that look into the store and change nothing. What would be made, and what would fail, is in r afterwards.
 func Rehearse(ctx context.Context, spec Spec, r *activities.Rehearsal) (err error) {
@@ -44,9 +48,9 @@ func Rehearse(ctx context.Context, spec Spec, r *activities.Rehearsal) (err erro
 	var suite testsuite.WorkflowTestSuite
 	suite.SetLogger(log.NewStructuredLogger(slog.New(slog.NewTextHandler(io.Discard, nil))))
 	env := suite.NewTestWorkflowEnvironment()
-	env.SetTestTimeout(24 * time.Hour) // making what costs nothing takes as long as it takes
+	env.SetTestTimeout(rehearsalTimeout) // making what costs nothing takes as long as it takes
 	// On a busy machine a workflow may wait long for a processor; that is no deadlock.
-	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute})
+	env.SetWorkerOptions(worker.Options{DeadlockDetectionTimeout: time.Minute, Interceptors: []interceptor.WorkerInterceptor{&patient{}}})
 	env.RegisterWorkflow(Study)
 	env.RegisterWorkflow(Stage)
 	once := func(err error) error {
@@ -73,8 +77,7 @@ func Rehearse(ctx context.Context, spec Spec, r *activities.Rehearsal) (err erro
 		return activities.Resolved{}, once(errors.New("nothing else runs in a rehearsal"))
 	})
 	for _, stage := range append([]string{activities.EndpointPredictionsName}, activities.Stages...) {
-		register(stage, func(beats context.Context, call activities.Call) (artifact.Ref, error) {
-			defer keepBeating(beats, heartbeatTimeout/4)()
+		register(stage, func(_ context.Context, call activities.Call) (artifact.Ref, error) {
 			ref, err := r.Make(ctx, call)
 			return ref, once(err)
 		})
@@ -89,22 +92,31 @@ func Rehearse(ctx context.Context, spec Spec, r *activities.Rehearsal) (err erro
 	return nil
 }
 
-// keepBeating lets an activity that does not tell of its progress pass for alive until stop is called.
-func keepBeating(ctx context.Context, every time.Duration) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		ticker := time.NewTicker(every)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-				activity.RecordHeartbeat(ctx)
-			}
-		}
-	}()
-	return func() { cancel(); <-ended }
+// patient has activities take as long as they take: a rehearsal's are in this process, which no heartbeat need tell that they live.
+type patient struct {
+	interceptor.WorkerInterceptorBase
+}
+
+// InterceptWorkflow wraps a workflow.
+func (p *patient) InterceptWorkflow(_ workflow.Context, next interceptor.WorkflowInboundInterceptor) interceptor.WorkflowInboundInterceptor {
+	return &patientInbound{interceptor.WorkflowInboundInterceptorBase{Next: next}}
+}
+
+type patientInbound struct {
+	interceptor.WorkflowInboundInterceptorBase
+}
+
+// Init wraps what the workflow asks for.
+func (p *patientInbound) Init(out interceptor.WorkflowOutboundInterceptor) error {
+	return p.Next.Init(&patientOutbound{interceptor.WorkflowOutboundInterceptorBase{Next: out}})
+}
+
+type patientOutbound struct {
+	interceptor.WorkflowOutboundInterceptorBase
+}
+
+// ExecuteActivity starts an activity without bounds of time.
+func (p *patientOutbound) ExecuteActivity(ctx workflow.Context, name string, args ...any) workflow.Future {
+	ctx = workflow.WithHeartbeatTimeout(workflow.WithStartToCloseTimeout(ctx, rehearsalTimeout), 0)
+	return p.Next.ExecuteActivity(ctx, name, args...)
 }
