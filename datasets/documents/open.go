@@ -74,8 +74,8 @@ func Text(data []byte) (string, error) {
 
 // checkText says why data is no text.
 func checkText(data []byte) error {
-	if i := bytes.IndexByte(data, 0); i >= 0 {
-		return fmt.Errorf("has a NUL byte at %d, so it is no text; exclude it or convert it", i)
+	if err := noNUL(bytes.IndexByte(data, 0)); err != nil {
+		return err
 	}
 	for i := 0; i < len(data); {
 		if data[i] < utf8.RuneSelf {
@@ -87,6 +87,14 @@ func checkText(data []byte) error {
 			return fmt.Errorf("is not UTF-8: byte %#02x at %d; convert it, for example with iconv -t UTF-8", data[i], i)
 		}
 		i += n
+	}
+	return nil
+}
+
+// noNUL says what is wrong with a text whose first NUL byte is at i; below 0 nothing is.
+func noNUL(i int) error {
+	if i >= 0 {
+		return fmt.Errorf("has a NUL byte at %d, so it is no text; exclude it or convert it", i)
 	}
 	return nil
 }
@@ -111,6 +119,9 @@ func Language(text string) string {
 	return "en"
 }
 
+// keptLine is how much memory the next line may take over from the one before.
+const keptLine = 1 << 20
+
 // lines gives each line of in without its end, and its number from 1. Lines longer than limit are
 // given as errTooLong and passed over, whatever their length, in bounded memory. name is for errors.
 func lines(name string, in io.Reader, limit int64, yield func(number int, line []byte, err error) error) error {
@@ -124,7 +135,10 @@ func lines(name string, in io.Reader, limit int64, yield func(number int, line [
 		}
 		line := bytes.TrimSuffix(buf, []byte("\r"))
 		err = yield(number, line, err)
-		number, tooLong, buf = number+1, false, buf[:0]
+		if number, tooLong = number+1, false; cap(buf) > keptLine {
+			buf = nil // one long line would hold its memory to the end of the file
+		}
+		buf = buf[:0]
 		return err
 	}
 	for {

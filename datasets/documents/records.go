@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/parquet-go/parquet-go"
 
@@ -44,6 +45,15 @@ func (r *reader) readJSONL(name string) error {
 	})
 }
 
+// part is a value of a line, not copied: documents may be long.
+type part []byte
+
+// UnmarshalJSON keeps raw, which is part of the line and lives as long.
+func (p *part) UnmarshalJSON(raw []byte) error {
+	*p = raw
+	return nil
+}
+
 // parseRecord reads a JSON object's fields.
 func (r *reader) parseRecord(line []byte) (datasets.Document, error) {
 	if err := checkText(line); err != nil {
@@ -52,7 +62,7 @@ func (r *reader) parseRecord(line []byte) (datasets.Document, error) {
 	if err := datasets.CheckJSONText(line); err != nil {
 		return datasets.Document{}, err
 	}
-	var record map[string]json.RawMessage
+	var record map[string]part
 	if err := json.Unmarshal(line, &record); err != nil {
 		if explained := datasets.ExplainJSON(err); explained != err {
 			return datasets.Document{}, explained
@@ -67,7 +77,7 @@ func (r *reader) parseRecord(line []byte) (datasets.Document, error) {
 	if err := json.Unmarshal(raw, &d.Text); err != nil || string(raw) == "null" {
 		return d, fmt.Errorf("field %q is not a string", r.TextField)
 	}
-	if err := checkText([]byte(d.Text)); err != nil {
+	if err := noNUL(strings.IndexByte(d.Text, 0)); err != nil { // by an escape: the line has none
 		return d, fmt.Errorf("field %q %w", r.TextField, err)
 	}
 	for field, to := range map[string]*string{r.IDField: &d.ID, r.TitleField: &d.Title, r.LangField: &d.Lang, r.GroupField: &d.Group} {
