@@ -155,6 +155,9 @@ func (j *job) putTokensReport(ctx context.Context, report datasets.TokensReport)
 		if err := tokens.CheckReport(report); err != nil {
 			return badData("%w", err)
 		}
+		if tokens.AllTruncated(report) {
+			j.manifest.Warnings = append(j.manifest.Warnings, fmt.Sprintf("every one of the %d sequences is longer than max_length and was cut or dropped", report.Instances))
+		}
 	}
 	if j.call.Shards == nil || j.shard != nil { // joined counts are the shards' sums already
 		j.count("sequences", int64(report.Sequences))

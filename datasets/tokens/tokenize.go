@@ -124,14 +124,17 @@ func Tokenize(ctx context.Context, instances iter.Seq2[datasets.Instance, error]
 
 // CheckReport returns an error that explains why nothing is left, if nothing is.
 func CheckReport(r datasets.TokensReport) error {
-	if r.Instances > 1 && r.Truncated == r.Instances {
-		return fmt.Errorf("tokens: every one of the %d sequences is longer than max_length and was cut; raise tokens.max_length, or take shorter documents", r.Instances)
-	}
-	if r.Sequences > 0 {
+	switch {
+	case r.Sequences > 0:
 		return nil
+	case AllTruncated(r):
+		return fmt.Errorf("tokens: %w: every one of the %d is longer than max_length; raise tokens.max_length, take shorter documents, or set tokens.over_length: truncate-middle", ErrNoSequences, r.Instances)
 	}
 	return fmt.Errorf("tokens: %w: %d instances, dropped %v; raise max_length or look at the instructions", ErrNoSequences, r.Instances, r.Dropped)
 }
+
+// AllTruncated tells that not one of several sequences was read whole: seldom what is meant.
+func AllTruncated(r datasets.TokensReport) bool { return r.Instances > 1 && r.Truncated == r.Instances }
 
 func origin(i datasets.Instance) string {
 	if i.Meta == nil || i.Meta.Document == "" {

@@ -165,6 +165,26 @@ func TestWhatBecomesOfAnInstance(t *testing.T) {
 	}
 }
 
+func TestSequencesThatAreAllCutAreTrainedOnIfAnswersAreLeft(t *testing.T) {
+	for policy, want := range map[datasets.OverLength]string{
+		datasets.TruncateMiddle: "",
+		datasets.TruncateRight:  "every one of the 2 is longer than max_length",
+		datasets.DropOverLength: "every one of the 2 is longer than max_length",
+	} {
+		_, report, err := tokenize(t, datasets.TokensParams{MaxLength: 4, OverLength: policy}, talk("abcdefgh", "x"), talk("ijklmnop", "y"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !AllTruncated(report) {
+			t.Errorf("%s: %+v", policy, report)
+		}
+		err = CheckReport(report)
+		if want == "" && err != nil || want != "" && (!errors.Is(err, ErrNoSequences) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: got %v", policy, err)
+		}
+	}
+}
+
 func TestInstancesThatStopTheStageAreNamed(t *testing.T) {
 	bad := talk("unencodable", "b")
 	bad.Meta = &datasets.InstanceMeta{Document: "book.txt"}
