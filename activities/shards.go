@@ -178,6 +178,16 @@ func (a *Activities) split(ctx context.Context, s stage, call Call, size int) (*
 	if err != nil {
 		return nil, err
 	}
+	// Parts of files that have changed would be found again under this key when the files are back.
+	if s.outside != nil {
+		now, err := a.action(ctx, call)
+		if err != nil {
+			return nil, err
+		}
+		if err := sameKey(now, call); err != nil {
+			return nil, err
+		}
+	}
 	return a.Store.PutManifest(ctx, m)
 }
 

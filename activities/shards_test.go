@@ -104,6 +104,72 @@ func TestShardsJoinToWhatOneActivityMakes(t *testing.T) {
 	}
 }
 
+// TestShardsOfDocumentsJoinToWhatOneActivityMakes has documents of all kinds looked at file by file.
+func TestShardsOfDocumentsJoinToWhatOneActivityMakes(t *testing.T) {
+	p, parts := newTiny(t), newTiny(t)
+	dir, benchmark := t.TempDir(), t.TempDir()
+	write := func(dir, name, text string) {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := func(i int) string {
+		var b strings.Builder
+		for k := range 40 {
+			fmt.Fprintf(&b, "word%d ", (i+1)*(k+7)%1009)
+		}
+		return b.String()
+	}
+	for i := range 8 {
+		write(dir, fmt.Sprintf("%d.txt", i), text(i%6))
+	}
+	write(dir, "3.jsonl", "broken\n{\"text\":\""+text(20)+"\"}\n{\"text\":\""+text(21)+"\"}\n")
+	write(benchmark, "questions.jsonl", "{\"context\":\""+text(20)+"\"}\n")
+	params := datasets.DocumentsParams{
+		Sources: []datasets.DocumentSource{{Name: "mixed", Path: dir}, {Name: "packages", Path: p.docs, Format: datasets.FormatGo}}, BadInput: datasets.BadInputSkip, HeldOut: .2, Seed: 3,
+		Decontaminate: []datasets.DocumentSource{{Name: "longbench", Path: benchmark, TextField: "context"}},
+	}
+	call := p.call("documents", params, nil)
+	ref, err := p.Run(t.Context(), call)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := p.manifest(ref), parts.divided(call, 1)
+	for what, pair := range map[string][2]any{
+		"key": {want.Key, got.Key}, "outputs": {lasting(want), lasting(got)}, "counts": {want.Counts, got.Counts}, "notes": {want.Notes, got.Notes}, "warnings": {want.Warnings, got.Warnings},
+	} {
+		if diff := cmp.Diff(pair[0], pair[1]); diff != "" {
+			t.Errorf("%s: %s", what, diff)
+		}
+	}
+	if want.Counts["overlaps longbench"] != 1 || want.Counts["dropped: duplicate"] != 2 || len(want.Warnings) != 1 {
+		t.Errorf("the corpus has not what it should: %v %v", want.Counts, want.Warnings)
+	}
+}
+
+// TestPartsOfFilesThatChangedAreNotKept changes a file between its hashing for the key and the division of the work: nothing may be found
+// under that key when the file is back.
+func TestPartsOfFilesThatChangedAreNotKept(t *testing.T) {
+	p := newTiny(t)
+	dir := t.TempDir()
+	for _, name := range []string{"a.txt", "b.txt", "c.txt"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("the text of "+name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	call := p.call("documents", datasets.DocumentsParams{Sources: []datasets.DocumentSource{{Path: dir}}}, nil)
+	if err := os.WriteFile(filepath.Join(dir, "b.txt"), []byte("another text"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p.ShardItems = 1
+	if o, err := p.RunDivisible(t.Context(), call); err == nil || !strings.Contains(err.Error(), "changed while the run was under way") {
+		t.Fatalf("got %+v, %v", o, err)
+	}
+	for m, err := range p.Store.Manifests(t.Context(), "documents-parts") {
+		t.Errorf("%v, %v is kept", m, err)
+	}
+}
+
 // TestPretrainingKeepsItsOrder pins what documents were pre-trained on in which order: finished runs rest on it.
 func TestPretrainingKeepsItsOrder(t *testing.T) {
 	p := newTiny(t)

@@ -37,6 +37,8 @@ type Activities struct {
 	ShardItems, ShardWindow int
 	// Temporal is asked whether the owner of a stage still runs, and told of progress.
 	Temporal client.Client
+
+	evaluation evaluationTexts
 }
 
 // Call asks for one stage's result. It is kept in workflow history, so it holds
@@ -120,6 +122,7 @@ func unmade(err error) bool {
 
 // action describes completely what the call's result means.
 func (a *Activities) action(ctx context.Context, call Call) (artifact.Action, error) {
+	defer beating(ctx, call.Stage)()
 	s, err := stageNamed(call.Stage)
 	if err != nil {
 		return artifact.Action{}, err
@@ -175,12 +178,8 @@ func (a *Activities) runStage(ctx context.Context, call Call) (artifact.Ref, err
 	if err != nil {
 		return artifact.Ref{}, err
 	}
-	key, _, err := action.Key()
-	if err != nil {
+	if err := sameKey(action, call); err != nil {
 		return artifact.Ref{}, err
-	}
-	if key != call.Key {
-		return artifact.Ref{}, badData("the files that the %s stage reads changed while the run was under way; start it again", call.Stage)
 	}
 	if call.Shards != nil && s.division != nil {
 		whole := s
@@ -205,6 +204,43 @@ func (a *Activities) runStage(ctx context.Context, call Call) (artifact.Ref, err
 		return artifact.Ref{}, err
 	}
 	return winner.Ref(), nil
+}
+
+// sameKey fails if action is another one than call was resolved to.
+func sameKey(action artifact.Action, call Call) error {
+	key, _, err := action.Key()
+	if err == nil && key != call.Key {
+		err = badData("the files that the %s stage reads changed while the run was under way; start it again", call.Stage)
+	}
+	return err
+}
+
+// beating tells the server that an activity lives, until stop is called: it may hash files for long before there is a stage that tells of
+// its progress.
+func beating(ctx context.Context, stage string) (stop func()) {
+	if !activity.IsActivity(ctx) {
+		return func() {}
+	}
+	timeout := activity.GetInfo(ctx).HeartbeatTimeout
+	if timeout <= 0 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(min(timeout/4, 5*time.Second))
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+				activity.RecordHeartbeat(ctx, Progress{Stage: stage, Note: "looking at the files it reads"})
+			}
+		}
+	}()
+	return func() { cancel(); <-ended }
 }
 
 // make makes a stage's result and returns its manifest, which is not stored yet.

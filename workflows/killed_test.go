@@ -83,7 +83,7 @@ func (o *output) Write(p []byte) (int, error) {
 	return o.b.Write(p)
 }
 
-// TestAKilledWorkerLosesOnlyWhatWasUnderWay kills worker processes by SIGKILL: one while a teacher that counts is asked, one while
+// TestAKilledWorkerLosesOnlyWhatWasUnderWay kills worker processes by SIGKILL: one while documents are read, one while a teacher that counts is asked, one while
 // documents are tokenized, one while epochs are planned. Work is divided as finely as it can be, and its workflows continue as new
 // after three shards each. The results are those of one undisturbed activity, and the teacher's key is nowhere.
 func TestAKilledWorkerLosesOnlyWhatWasUnderWay(t *testing.T) {
@@ -195,7 +195,7 @@ func TestAKilledWorkerLosesOnlyWhatWasUnderWay(t *testing.T) {
 		return n
 	}
 
-	documents := both("documents", spec.Documents, nil)
+	documents := killed("documents", spec.Documents, nil, func() bool { return shards("documents") >= 2 }).Ref()
 	tokenizer := both("tokenizer", spec.Tokenizer, map[string]artifact.Ref{"documents": documents})
 	in := map[string]artifact.Ref{"documents": documents, "tokenizer": tokenizer}
 	endpoint := spec.Endpoints["mine"]

@@ -60,11 +60,12 @@ func bookkeeping(ctx workflow.Context, summary string) workflow.Context {
 	})
 }
 
-// resolving is bookkeeping that may hash the files a stage reads, so it runs where those are.
+// resolving is bookkeeping that may hash the files a stage reads, so it runs where those are, and takes as long as that takes.
 func resolving(ctx workflow.Context, summary string) workflow.Context {
 	return workflow.WithActivityOptions(ctx, workflow.ActivityOptions{
 		TaskQueue:           QueueCPU,
-		StartToCloseTimeout: 30 * time.Minute,
+		StartToCloseTimeout: 24 * time.Hour,
+		HeartbeatTimeout:    heartbeatTimeout,
 		RetryPolicy:         retries(10 * time.Second),
 		Summary:             summary,
 	})

@@ -99,12 +99,16 @@ func (f *File) blame(input *InputError) error {
 // watched remembers the first failure of a file to be read.
 type watched struct {
 	fs.File
-	name string
-	mu   sync.Mutex
-	err  error
+	name  string
+	moved func(bytes int)
+	mu    sync.Mutex
+	err   error
 }
 
-func (w *watched) note(err error) error {
+func (w *watched) note(n int, err error) error {
+	if n > 0 && w.moved != nil {
+		w.moved(n)
+	}
 	if err == nil || err == io.EOF {
 		return err
 	}
@@ -125,7 +129,7 @@ func (w *watched) failed() error {
 // Read reads the file as it is stored.
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.File.Read(p)
-	return n, w.note(err)
+	return n, w.note(n, err)
 }
 
 // watchedAt is a watched file that can be read in any order.
@@ -140,5 +144,5 @@ func (w watchedAt) ReadAt(p []byte, off int64) (int, error) {
 		return 0, fs.ErrInvalid
 	}
 	n, err := w.at.ReadAt(p, off)
-	return n, w.note(err)
+	return n, w.note(n, err)
 }

@@ -84,14 +84,18 @@ func TestAnOutageIsNoBadInput(t *testing.T) {
 	} {
 		for _, f := range []failingFS{{}, {open: true}, {list: true}} {
 			f.MapFS = fstest.MapFS{name: {Data: data}}
-			s := Source{datasets.DocumentSource{Name: "s", TextField: "text", IDField: "id"}, f}
+			s := Source{DocumentSource: datasets.DocumentSource{Name: "s", TextField: "text", IDField: "id"}, FS: f}
 			bad := 0
 			_, err := Read(t.Context(), s, 1<<30, func(datasets.Document) error { return nil }, func(*InputError) error { bad++; return nil })
 			if !errors.As(err, new(*ReadError)) || !errors.Is(err, errOutage) || errors.As(err, new(*InputError)) || bad != 0 {
 				t.Errorf("%s (open %v, list %v): got %v and %d bad inputs, want a ReadError of the outage", name, f.open, f.list, err, bad)
 			}
-			if digest, err := Digest(t.Context(), s); !errors.As(err, new(*ReadError)) {
-				t.Errorf("%s: the digest of what cannot be read now is %s, %v", name, digest, err)
+			entries, err := Entries(t.Context(), s)
+			if err == nil {
+				err = Hash(t.Context(), s, entries)
+			}
+			if !errors.As(err, new(*ReadError)) {
+				t.Errorf("%s: the digests of what cannot be read now are %+v, %v", name, entries, err)
 			}
 		}
 	}

@@ -1,7 +1,6 @@
 package documents
 
 import (
-	"bufio"
 	"cmp"
 	"container/heap"
 	"context"
@@ -9,7 +8,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,35 +37,44 @@ var ErrNoDocuments = errors.New("no training document is left")
 // the order read, copies of an up-sampled one together. count measures texts in
 // tokens, and must be safe for concurrent use. eval may be nil.
 func Build(ctx context.Context, sources []Source, p datasets.DocumentsParams, count func(text string) int, eval *Evaluation, write func(datasets.Document) error) (datasets.DocumentsReport, error) {
-	p = p.Defaults()
-	f := &filter{p: p, count: count, eval: eval, write: write, exact: map[[16]byte]struct{}{}}
-	f.report.Dropped = map[string]int{}
-	if err := p.Validate(); err != nil {
-		return f.report, fmt.Errorf("documents: %w", err)
+	f := newFilter(p, write)
+	sources, err := prepare(sources, &f.p)
+	if err != nil {
+		return f.report, err
 	}
-	if len(sources) != len(p.Sources) {
-		return f.report, fmt.Errorf("documents: %d sources are open, the parameters name %d", len(sources), len(p.Sources))
-	}
-	if p.NearDuplicates > 0 {
-		f.near = newNearIndex(p.NearDuplicates)
-	}
-	for i, s := range sources {
-		include := s.Include
-		s.DocumentSource = p.Sources[i]
-		s.Include = include // Local narrows it to a single file
-		files, err := Read(ctx, s, p.MaxBytes, f.offer, f.bad)
-		f.report.Files += files
+	look := newLooker(f.p, count, eval, f.decide)
+	for _, s := range sources {
+		files, err := Read(ctx, s, f.p.MaxBytes, look.offer, look.bad)
+		look.report.Files += files
 		if err != nil {
+			f.add(look.report)
 			return f.report, fmt.Errorf("documents: source %s: %w", s.Name, err)
 		}
 	}
-	if err := f.finish(); err != nil {
+	err = look.settle(0)
+	f.add(look.report)
+	if err != nil {
 		return f.report, fmt.Errorf("documents: %w", err)
 	}
-	if f.report.Kept-f.report.HeldOut == 0 {
-		return f.report, fmt.Errorf("documents: %w: %s; check the sources' paths and patterns, min_tokens, max_tokens and held_out", ErrNoDocuments, Summary(f.report))
+	return f.report, f.finish()
+}
+
+// prepare gives sources the parameters that p, with defaults filled in, has of them.
+func prepare(sources []Source, p *datasets.DocumentsParams) ([]Source, error) {
+	*p = p.Defaults()
+	if err := p.Validate(); err != nil {
+		return nil, fmt.Errorf("documents: %w", err)
 	}
-	return f.report, nil
+	if len(sources) != len(p.Sources) {
+		return nil, fmt.Errorf("documents: %d sources are open, the parameters name %d", len(sources), len(p.Sources))
+	}
+	prepared := slices.Clone(sources)
+	for i := range prepared {
+		include := prepared[i].Include
+		prepared[i].DocumentSource = p.Sources[i]
+		prepared[i].Include = include // Local narrows it to a single file
+	}
+	return prepared, nil
 }
 
 // Summary says in a line what a report counts.
@@ -85,107 +92,39 @@ func Summary(r datasets.DocumentsReport) string {
 	return b.String()
 }
 
-// filter looks at several documents at once and decides about one after the other.
+// filter decides about one document after the other.
 type filter struct {
 	p      datasets.DocumentsParams
-	count  func(string) int
-	eval   *Evaluation
 	write  func(datasets.Document) error
 	exact  map[[16]byte]struct{}
 	near   *nearIndex
 	drawn  [2]draw // training, held out
 	serial int
 	report datasets.DocumentsReport
-	// pending are the documents under way, in the order read.
-	pending []chan facts
 }
 
-func (f *filter) bad(e *InputError) error {
-	if f.p.BadInput == datasets.BadInputFail {
-		return e
+func newFilter(p datasets.DocumentsParams, write func(datasets.Document) error) *filter {
+	f := &filter{p: p.Defaults(), write: write, exact: map[[16]byte]struct{}{}}
+	f.report.Dropped = map[string]int{}
+	if f.p.NearDuplicates > 0 {
+		f.near = newNearIndex(f.p.NearDuplicates)
 	}
-	f.report.Read++
-	f.report.Dropped[DroppedUnreadable]++
-	if len(f.report.BadInput) < maxBadInput {
-		f.report.BadInput = append(f.report.BadInput, e.Error())
-	}
-	return nil
+	return f
 }
 
-// facts are what is found out about a document by itself.
-type facts struct {
-	datasets.Document
-	reason    string // why it is not kept, whatever came before
-	digest    [16]byte
-	benchmark string // that it overlaps with, if it does
-	overlaps  bool
-	words     bool // there are some, so that signature says something
-	signature signature
+// add counts what was found out about documents by themselves.
+func (f *filter) add(r datasets.DocumentsReport) {
+	f.report.Files += r.Files
+	f.report.Read += r.Read
+	for reason, n := range r.Dropped {
+		f.report.Dropped[reason] += n
+	}
+	f.report.BadInput = append(f.report.BadInput, r.BadInput...)
+	f.report.BadInput = f.report.BadInput[:min(len(f.report.BadInput), maxBadInput)]
 }
 
-// offer has d looked at beside others, and decides about the first of those under way once there are enough of them.
-func (f *filter) offer(d datasets.Document) error {
-	found := make(chan facts, 1)
-	go func() { found <- f.look(d) }()
-	f.pending = append(f.pending, found)
-	return f.settle(2 * runtime.GOMAXPROCS(0))
-}
-
-// settle decides about documents in the order read until at most rest are under way.
-func (f *filter) settle(rest int) error {
-	for len(f.pending) > rest {
-		d := <-f.pending[0]
-		f.pending = f.pending[1:]
-		if err := f.decide(d); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// look finds out what takes time and does not depend on other documents. It runs beside itself.
-func (f *filter) look(d datasets.Document) facts {
-	found := facts{Document: d}
-	if strings.TrimSpace(d.Text) == "" {
-		found.reason = DroppedEmpty
-		return found
-	}
-	found.Tokens = f.count(d.Text)
-	switch {
-	case found.Tokens < f.p.MinTokens:
-		found.reason = DroppedShort
-		return found
-	case f.p.MaxTokens > 0 && found.Tokens > f.p.MaxTokens:
-		found.reason = DroppedLong
-		return found
-	}
-	found.digest = spaceless(d.Text)
-	if f.p.DecontaminationNGram > 0 {
-		found.benchmark, found.overlaps = f.eval.overlap(d.Text)
-	}
-	if f.near != nil {
-		found.signature, found.words = minHash(d.Text)
-	}
-	return found
-}
-
-// spaceless is the digest of a text whose runs of white space count as one space, those around it as none.
-func spaceless(text string) [16]byte {
-	sum := sha256.New()
-	w := bufio.NewWriter(sum) // hashes do not fail
-	first := true
-	for field := range strings.FieldsSeq(text) {
-		if !first {
-			w.WriteByte(' ')
-		}
-		first = false
-		w.WriteString(field)
-	}
-	w.Flush()
-	return [16]byte(sum.Sum(nil)[:16])
-}
-
-func (f *filter) decide(found facts) error {
+// decide is about a document that nothing is wrong with by itself.
+func (f *filter) decide(found Facts) error {
 	f.report.Read++
 	if reason := f.reject(&found); reason != "" {
 		f.report.Dropped[reason]++
@@ -211,23 +150,21 @@ func (f *filter) decide(found facts) error {
 }
 
 // reject returns why a document is not kept.
-func (f *filter) reject(found *facts) string {
-	if found.reason != "" {
-		return found.reason
-	}
-	if _, ok := f.exact[found.digest]; ok {
+func (f *filter) reject(found *Facts) string {
+	digest := [16]byte(found.Digest)
+	if _, ok := f.exact[digest]; ok {
 		return DroppedDuplicate
 	}
-	f.exact[found.digest] = struct{}{}
+	f.exact[digest] = struct{}{}
 	// Contaminated texts come first, so that no later text is dropped for being like one.
-	if found.overlaps {
+	if found.Overlaps {
 		if f.report.Contaminated == nil {
 			f.report.Contaminated = map[string]int{}
 		}
-		f.report.Contaminated[found.benchmark]++
+		f.report.Contaminated[found.Benchmark]++
 		return DroppedContaminated
 	}
-	if found.words && f.near.add(&found.signature) {
+	if found.Signature != nil && f.near != nil && f.near.add(found.Signature) {
 		return DroppedNearDuplicate
 	}
 	return ""
@@ -253,17 +190,17 @@ func (f *filter) keep(d datasets.Document) error {
 	return nil
 }
 
-// finish decides about what is under way and writes what was drawn, in the order read.
+// finish writes what was drawn, in the order read.
 func (f *filter) finish() error {
-	if err := f.settle(0); err != nil {
-		return err
-	}
 	all := slices.Concat(f.drawn[0], f.drawn[1])
 	slices.SortFunc(all, func(a, b drawnDocument) int { return cmp.Compare(a.serial, b.serial) })
 	for _, d := range all {
 		if err := f.keep(d.Document); err != nil {
-			return err
+			return fmt.Errorf("documents: %w", err)
 		}
+	}
+	if f.report.Kept-f.report.HeldOut == 0 {
+		return fmt.Errorf("documents: %w: %s; check the sources' paths and patterns, min_tokens, max_tokens and held_out", ErrNoDocuments, Summary(f.report))
 	}
 	return nil
 }

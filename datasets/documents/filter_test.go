@@ -1,6 +1,7 @@
 package documents
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -40,7 +41,7 @@ func run(t *testing.T, p datasets.DocumentsParams, eval *Evaluation, texts ...st
 	}
 	p.Sources = []datasets.DocumentSource{{Name: "test"}}
 	var docs []datasets.Document
-	report, err := Build(context.Background(), []Source{{p.Sources[0], m}}, p, words, eval, func(d datasets.Document) error {
+	report, err := Build(context.Background(), []Source{{DocumentSource: p.Sources[0], FS: m}}, p, words, eval, func(d datasets.Document) error {
 		docs = append(docs, d)
 		return nil
 	})
@@ -236,7 +237,7 @@ func TestBadInputFailsOrIsCounted(t *testing.T) {
 func TestAWriteThatFailsEndsTheStage(t *testing.T) {
 	full := errors.New("disk full")
 	p := datasets.DocumentsParams{Sources: []datasets.DocumentSource{{}}}
-	_, err := Build(context.Background(), []Source{{p.Sources[0], fstest.MapFS{"a.txt": {Data: []byte("x")}}}}, p, words, nil, func(datasets.Document) error { return full })
+	_, err := Build(context.Background(), []Source{{DocumentSource: p.Sources[0], FS: fstest.MapFS{"a.txt": {Data: []byte("x")}}}}, p, words, nil, func(datasets.Document) error { return full })
 	if !errors.Is(err, full) {
 		t.Errorf("got %v", err)
 	}
@@ -244,7 +245,7 @@ func TestAWriteThatFailsEndsTheStage(t *testing.T) {
 
 func TestAMissingDirectoryIsNamed(t *testing.T) {
 	p := datasets.DocumentsParams{Sources: []datasets.DocumentSource{{Name: "books"}}}
-	_, err := Build(context.Background(), []Source{{p.Sources[0], missing{}}}, p, words, nil, func(datasets.Document) error { return nil })
+	_, err := Build(context.Background(), []Source{{DocumentSource: p.Sources[0], FS: missing{}}}, p, words, nil, func(datasets.Document) error { return nil })
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "source books") {
 		t.Errorf("got %v", err)
 	}
@@ -259,7 +260,7 @@ func (missing) Open(name string) (fs.File, error) {
 func TestEvaluationTextsAreReadLikeDocuments(t *testing.T) {
 	source := datasets.DocumentsParams{Decontaminate: []datasets.DocumentSource{{Name: "longbench", TextField: "context"}}}.Defaults().Decontaminate[0]
 	text := prose(40, 9)
-	eval, err := ReadEvaluation(context.Background(), []Source{{source, files(map[string]string{"a.jsonl": fmt.Sprintf("{\"context\":%q}\n", text)})}}, 13, 1<<20)
+	eval, err := ReadEvaluation(context.Background(), []Source{{DocumentSource: source, FS: files(map[string]string{"a.jsonl": fmt.Sprintf("{\"context\":%q}\n", text)})}}, 13, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +272,7 @@ func TestEvaluationTextsAreReadLikeDocuments(t *testing.T) {
 		t.Error(diff)
 	}
 	for name, content := range map[string]string{"a.jsonl": "{\"context\":5}", "a.png": ""} {
-		if _, err := ReadEvaluation(context.Background(), []Source{{source, files(map[string]string{name: content})}}, 13, 1<<20); err == nil || !strings.Contains(err.Error(), "evaluation texts of longbench") {
+		if _, err := ReadEvaluation(context.Background(), []Source{{DocumentSource: source, FS: files(map[string]string{name: content})}}, 13, 1<<20); err == nil || !strings.Contains(err.Error(), "evaluation texts of longbench") {
 			t.Errorf("%s: got %v", name, err)
 		}
 	}
@@ -341,17 +342,16 @@ func TestNGramsAreThoseOfAllWordsAcrossBlocks(t *testing.T) {
 
 func TestALongTextIsLookedAtInLittleMemoryBesideIt(t *testing.T) {
 	text := prose(400_000, 1)
-	f := &filter{count: func(text string) int { return len(text) }, near: newNearIndex(0.8), eval: NewEvaluation(13)}
-	f.p.DecontaminationNGram = 13
-	f.eval.Add("benchmark", prose(100, 2))
+	l := newLooker(datasets.DocumentsParams{}.Defaults(), func(text string) int { return len(text) }, NewEvaluation(13), nil)
+	l.eval.Add("benchmark", prose(100, 2))
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	found := f.look(datasets.Document{Text: text})
+	found := l.look(datasets.Document{Text: text})
 	runtime.ReadMemStats(&after)
-	if got := after.TotalAlloc - before.TotalAlloc; got > 1<<16 || !found.words {
+	if got := after.TotalAlloc - before.TotalAlloc; got > 1<<16 || found.Signature == nil {
 		t.Errorf("%d bytes beside a text of %d", got, len(text))
 	}
-	if want := sha256.Sum256([]byte(strings.Join(strings.Fields(" a \t\n b  c\u00a0"), " "))); spaceless(" a \t\n b  c\u00a0") != [16]byte(want[:16]) {
+	if want := sha256.Sum256([]byte(strings.Join(strings.Fields(" a \t\n b  c\u00a0"), " "))); !bytes.Equal(spaceless(" a \t\n b  c\u00a0"), want[:16]) {
 		t.Error("the digest is not that of the text with single spaces")
 	}
 }
@@ -401,7 +401,7 @@ func TestDecisionsDoNotDependOnWhichDocumentIsReadyFirst(t *testing.T) {
 		return words(text)
 	}
 	var kept []string
-	report, err := Build(context.Background(), []Source{{p.Sources[0], m}}, p, slowFirst, nil, func(d datasets.Document) error {
+	report, err := Build(context.Background(), []Source{{DocumentSource: p.Sources[0], FS: m}}, p, slowFirst, nil, func(d datasets.Document) error {
 		kept = append(kept, d.ID)
 		return nil
 	})

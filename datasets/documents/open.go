@@ -28,7 +28,7 @@ func (r *reader) whole(name string) (string, error) {
 }
 
 func (r *reader) wholeBytes(name string) ([]byte, error) {
-	in, err := Open(r.FS, name)
+	in, err := r.open(name)
 	if err != nil {
 		return nil, err
 	}

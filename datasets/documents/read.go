@@ -49,6 +49,8 @@ func (e *InputError) Unwrap() error { return e.Err }
 type Source struct {
 	datasets.DocumentSource
 	FS fs.FS
+	// Moved, if not nil, is told of bytes read, as they are stored. It may be called from several goroutines.
+	Moved func(bytes int)
 }
 
 // Local opens a source whose Path is on this machine. $NAME in Path is taken from the environment; $GOROOT
@@ -65,10 +67,10 @@ func Local(s datasets.DocumentSource) (Source, error) {
 		return Source{}, fmt.Errorf("documents: source %s: %w; check the path", s.Path, err)
 	}
 	if info.IsDir() {
-		return Source{s, os.DirFS(p)}, nil
+		return Source{DocumentSource: s, FS: os.DirFS(p)}, nil
 	}
 	s.Include = []string{strings.NewReplacer("\\", "\\\\", "*", "\\*", "?", "\\?", "[", "\\[").Replace(filepath.Base(p))}
-	return Source{s, os.DirFS(filepath.Dir(p))}, nil
+	return Source{DocumentSource: s, FS: os.DirFS(filepath.Dir(p))}, nil
 }
 
 // reader reads the files of one source.
@@ -78,30 +80,34 @@ type reader struct {
 	yield    func(datasets.Document) error
 	bad      func(*InputError) error
 	file     string
+	files    int
 }
 
 // Read gives every document of s, in the order of file names and places in them. It calls bad for what cannot be read; that
 // ends the reading if bad returns an error. A file system that fails ends it with a *ReadError, which bad does not see. files counts the files read.
 func Read(ctx context.Context, s Source, maxBytes int64, yield func(datasets.Document) error, bad func(*InputError) error) (files int, err error) {
 	r := &reader{Source: s, maxBytes: maxBytes, yield: yield, bad: bad}
-	err = s.walk(ctx, bad, func(name string, format datasets.DocumentFormat) error {
-		r.file = name
-		err := r.read(name, format)
-		if errors.Is(err, errNotADocument) {
-			return nil
-		}
-		files++
-		var input *InputError
-		if errors.As(err, &input) {
-			return bad(input)
-		}
-		return err
-	})
-	return files, err
+	err = s.walk(ctx, bad, func(name string, _ fs.DirEntry) error { return r.visit(name) })
+	return r.files, err
+}
+
+// visit reads one file.
+func (r *reader) visit(name string) error {
+	r.file = name
+	err := r.read(name, r.formatOf(name))
+	if errors.Is(err, errNotADocument) {
+		return nil
+	}
+	r.files++
+	var input *InputError
+	if errors.As(err, &input) {
+		return r.bad(input)
+	}
+	return err
 }
 
 // walk visits the files of s that are meant, in the order of their names.
-func (s Source) walk(ctx context.Context, bad func(*InputError) error, visit func(name string, format datasets.DocumentFormat) error) error {
+func (s Source) walk(ctx context.Context, bad func(*InputError) error, visit func(name string, entry fs.DirEntry) error) error {
 	return fs.WalkDir(s.FS, ".", func(name string, entry fs.DirEntry, err error) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -121,8 +127,8 @@ func (s Source) walk(ctx context.Context, bad func(*InputError) error, visit fun
 		if entry.IsDir() {
 			return nil
 		}
-		if format := s.formatOf(name); format != "" && s.selects(name) {
-			return visit(name, format)
+		if s.formatOf(name) != "" && s.selects(name) {
+			return visit(name, entry)
 		}
 		return nil
 	})
@@ -195,6 +201,15 @@ func (s Source) formatOf(name string) datasets.DocumentFormat {
 		return ""
 	}
 	return format
+}
+
+// open opens a file of the source.
+func (r *reader) open(name string) (*File, error) {
+	f, err := Open(r.FS, name)
+	if err == nil {
+		f.raw.moved = r.Moved
+	}
+	return f, err
 }
 
 func (r *reader) read(name string, format datasets.DocumentFormat) error {

@@ -37,7 +37,7 @@ func readAll(t *testing.T, fsys fs.FS, s datasets.DocumentSource, maxBytes int64
 	if maxBytes == 0 {
 		maxBytes = 1 << 20
 	}
-	_, err := Read(context.Background(), Source{s, fsys}, maxBytes, func(d datasets.Document) error {
+	_, err := Read(context.Background(), Source{DocumentSource: s, FS: fsys}, maxBytes, func(d datasets.Document) error {
 		if d.Source != s.Name {
 			t.Errorf("%s is of source %q, want %q", d.ID, d.Source, s.Name)
 		}
@@ -359,11 +359,15 @@ func TestUnreadableFilesAreBadInput(t *testing.T) {
 
 func TestDigestIsOfNamesAndContents(t *testing.T) {
 	digest := func(contents map[string]string) string {
-		d, err := Digest(context.Background(), Source{datasets.DocumentSource{Format: datasets.FormatAuto}, files(contents)})
+		s := Source{FS: files(contents)}
+		entries, err := Entries(context.Background(), s)
+		if err == nil {
+			err = Hash(context.Background(), s, entries)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		return d
+		return Digest(entries)
 	}
 	base := digest(map[string]string{"a.txt": "1", "b.txt": "2"})
 	for name, contents := range map[string]map[string]string{
@@ -383,7 +387,7 @@ func TestDigestIsOfNamesAndContents(t *testing.T) {
 func TestReadingStopsWhenCancelled(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	cancel()
-	_, err := Read(ctx, Source{datasets.DocumentSource{}, files(map[string]string{"a.txt": "x"})}, 10, func(datasets.Document) error { return nil }, func(e *InputError) error { return e })
+	_, err := Read(ctx, Source{FS: files(map[string]string{"a.txt": "x"})}, 10, func(datasets.Document) error { return nil }, func(e *InputError) error { return e })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}

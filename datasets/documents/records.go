@@ -16,7 +16,7 @@ import (
 
 // readJSONL reads one document a line.
 func (r *reader) readJSONL(name string) error {
-	in, err := Open(r.FS, name)
+	in, err := r.open(name)
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (r *reader) parseRecord(line []byte) (datasets.Document, error) {
 
 // readParquet reads one document a row.
 func (r *reader) readParquet(name string) (err error) {
-	in, err := Open(r.FS, name)
+	in, err := r.open(name)
 	if err != nil {
 		return err
 	}

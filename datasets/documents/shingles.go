@@ -2,6 +2,8 @@ package documents
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"unicode"
@@ -95,6 +97,25 @@ const (
 )
 
 type signature [bands * bandRows]uint32
+
+// MarshalText writes the minima one after the other, little-endian, in base64.
+func (s *signature) MarshalText() ([]byte, error) {
+	raw, err := binary.Append(nil, binary.LittleEndian, s[:])
+	return base64.StdEncoding.AppendEncode(nil, raw), err
+}
+
+// UnmarshalText reads what MarshalText wrote.
+func (s *signature) UnmarshalText(text []byte) error {
+	raw, err := base64.StdEncoding.AppendDecode(nil, text)
+	if err == nil && len(raw) != 4*len(s) {
+		err = fmt.Errorf("a signature of %d bytes", len(raw))
+	}
+	if err != nil {
+		return err
+	}
+	_, err = binary.Decode(raw, binary.LittleEndian, s[:])
+	return err
+}
 
 // permutations are multipliers and offsets of the 128 hash functions, from SplitMix64.
 var permutations = func() (p [bands * bandRows][2]uint64) {
