@@ -23,9 +23,10 @@ import (
 // proxy stands between the client and the gateway and loses what it is told to lose.
 type proxy struct {
 	mu     sync.Mutex
-	lose   func(*http.Request) bool // lose the answer: the request is carried out, the connection breaks
-	cut    func(*http.Request) int  // break off a body after so many bytes; 0: do not
-	served map[string]int           // requests by method and kind
+	lose   func(*http.Request) bool   // lose the answer: the request is carried out, the connection breaks
+	cut    func(*http.Request) int    // break off a body after so many bytes; 0: do not
+	hide   func(*http.Request) string // answer 404 with this code; "": do not
+	served map[string]int             // requests by method and kind
 }
 
 func (p *proxy) count(kind string) int {
@@ -58,6 +59,13 @@ func through(t *testing.T, p *proxy) *artifact.Store {
 			p.served[kind]++
 			if p.lose != nil && r.StatusCode < 300 && p.lose(r.Request) {
 				panic(http.ErrAbortHandler)
+			}
+			if p.hide != nil {
+				if code := p.hide(r.Request); code != "" {
+					text := "<Error><Code>" + code + "</Code></Error>"
+					r.StatusCode, r.Status, r.Body, r.ContentLength = http.StatusNotFound, "404 Not Found", io.NopCloser(strings.NewReader(text)), int64(len(text))
+					r.Header.Set("Content-Length", fmt.Sprint(len(text)))
+				}
 			}
 			if p.cut != nil {
 				if n := p.cut(r.Request); n > 0 {
@@ -125,7 +133,24 @@ func TestAPutWhoseAnswerWasLostIsFoundToBeOnesOwn(t *testing.T) {
 		t.Errorf("%d completions, %v", lost, err)
 	}
 
-	p.lose = nil
+	// A service that is not yet done with another's completion may hide the upload before it shows the object.
+	hidden := 0
+	lost = 0
+	p.hide = func(r *http.Request) string {
+		switch {
+		case r.Method == http.MethodPost && lost > 1:
+			return "NoSuchUpload"
+		case r.Method == http.MethodHead && lost > 1 && hidden < 2:
+			hidden++
+			return "NotFound"
+		}
+		return ""
+	}
+	if b, err = s.PutBytes(t.Context(), append(data, '!')); err != nil || b.Copy != 0 || hidden != 2 {
+		t.Errorf("a large blob, which was not seen %d times after its completion: %+v, %v", hidden, b, err)
+	}
+
+	p.lose, p.hide = nil, nil
 	lease, err := s.AcquirePointer(t.Context(), "p", "me")
 	if err != nil {
 		t.Fatal(err)

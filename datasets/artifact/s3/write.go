@@ -29,7 +29,8 @@ const (
 	maxParts = 10_000
 	// buffers is how many parts are in memory, being read or sent.
 	buffers = 3
-	// conflicts is how often a completion is repeated that another writer's completion held up.
+	// conflicts is how often a completion is repeated that another writer's completion held up, and how often the object is
+	// looked for that another writer's completion should have made.
 	conflicts = 5
 )
 
@@ -281,11 +282,19 @@ func (u *upload) complete(ctx context.Context, cond artifact.Condition) (string,
 		if status(err) != http.StatusConflict || attempt == conflicts {
 			return "", u.b.translate("put", u.key, err, cond)
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx, attempt) {
 			return "", ctx.Err()
-		case <-time.After(time.Duration(attempt) * 100 * time.Millisecond):
 		}
+	}
+}
+
+// pause waits for another writer's completion, longer with each attempt; false: ctx has ended.
+func pause(ctx context.Context, attempt int) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(time.Duration(attempt) * 100 * time.Millisecond):
+		return true
 	}
 }
 
@@ -301,9 +310,16 @@ func (u *upload) ended(ctx context.Context, err error, cond artifact.Condition) 
 		_ = u.b.Discard(abort, artifact.Leftover{Key: u.key, ID: u.id})
 	case code(err) == "NoSuchUpload" || status(err) >= http.StatusInternalServerError:
 		// Another writer that was putting the same bytes has completed it, or this one has and did not hear the answer. A service whose
-		// files are taken away by that under its hands may call it an error of its own.
-		if _, herr := u.b.Head(ctx, u.key); herr == nil && cond.IfNoneMatch {
-			return fmt.Errorf("put %s: %w", u.key, artifact.ErrExists)
+		// files are taken away by that under its hands may call it an error of its own, and one that is not yet done with the
+		// completion may hide the upload before it shows the object.
+		for attempt := 1; cond.IfNoneMatch && attempt <= conflicts; attempt++ {
+			_, missing := u.b.Head(ctx, u.key)
+			if missing == nil {
+				return fmt.Errorf("put %s: %w", u.key, artifact.ErrExists)
+			}
+			if !errors.Is(missing, artifact.ErrNotFound) || !pause(ctx, attempt) {
+				break
+			}
 		}
 		if code(err) != "NoSuchUpload" {
 			return err
