@@ -395,7 +395,11 @@ func (j *job) open(ctx context.Context, role, name string) (io.ReadCloser, error
 	if err != nil {
 		return nil, err
 	}
-	return j.a.Store.OpenBlob(ctx, blob)
+	r, err := j.a.Store.OpenBlob(ctx, blob)
+	if err != nil {
+		return nil, fmt.Errorf("%s of %s: %w", name, j.call.Inputs[role], err)
+	}
+	return r, nil
 }
 
 func (j *job) readJSON(ctx context.Context, role, name string, v any) error {
@@ -403,7 +407,10 @@ func (j *job) readJSON(ctx context.Context, role, name string, v any) error {
 	if err != nil {
 		return err
 	}
-	return j.a.Store.ReadJSON(ctx, blob, v)
+	if err := j.a.Store.ReadJSON(ctx, blob, v); err != nil {
+		return fmt.Errorf("%s of %s: %w", name, j.call.Inputs[role], err)
+	}
+	return nil
 }
 
 // fetch copies all outputs of an input into a directory and returns it: a Hugging Face directory, say.

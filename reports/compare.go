@@ -44,7 +44,10 @@ const (
 	OnlyA        Outcome = "only in A"
 	OnlyB        Outcome = "only in B"
 	Incomparable Outcome = "no common samples"
-	Undecided    Outcome = "too few samples" // fewer than MinPairs
+	OtherSeeds   Outcome = "no common seeds"        // of what is counted for each seed
+	NoSamples    Outcome = "known without samples"  // imported: nothing to pair
+	InNeither    Outcome = "not measured in either" // or nothing but failed samples
+	Undecided    Outcome = "too few samples"        // fewer than MinPairs
 )
 
 // Change is one difference in what two studies were made from.
@@ -73,17 +76,28 @@ func Compare(a, b *Study) *Comparison {
 		}
 	}
 	common, asked := 0, 0
+	if len(a.Cells) == 0 || len(b.Cells) == 0 {
+		places = nil
+	}
 	for _, p := range places {
 		as, bs := cells(a, p), cells(b, p)
 		for _, m := range metricsOf(a, append(slices.Clone(as), bs...)) {
 			cell := CellComparison{Method: p.method, Model: p.model, Dataset: p.dataset, Metric: m, A: a.metricCell(m, as), B: b.metricCell(m, bs)}
-			if _, exact := exactOf(m, as); exact || sameQuestions(a, b, m, as, bs) {
+			if !cell.A.HasValue() && cell.A.Failed == 0 && !cell.B.HasValue() && cell.B.Failed == 0 {
+				continue // such as a length that no answer has
+			}
+			_, exact := exactOf(m, slices.Concat(as, bs))
+			if exact || sameQuestions(a, b, m, as, bs) {
 				cell.Contrast = contrast(m, bs, as, a.Seed, a.Resamples)
 			} else {
 				cell.Contrast.Unpaired = "the samples answer other questions"
 				asked++
 			}
-			cell.Outcome = outcome(cell)
+			if cell.Outcome = outcome(cell); cell.Outcome == Incomparable && exact {
+				cell.Outcome = OtherSeeds
+			} else if cell.Outcome == Incomparable && (!hasSamples(m, as) || !hasSamples(m, bs)) {
+				cell.Outcome = NoSamples
+			}
 			if cell.Contrast.Unpaired == "" {
 				common++
 			}
@@ -112,6 +126,11 @@ func exactOf(m Metric, cells []CellData) (float64, bool) {
 		}
 	}
 	return 0, false
+}
+
+// hasSamples tells whether any of the cells' scores are known sample by sample.
+func hasSamples(m Metric, cells []CellData) bool {
+	return slices.ContainsFunc(cells, func(c CellData) bool { return len(c.Scores[m.Name].Samples) > 0 })
 }
 
 // sameQuestions tells whether two studies' samples of a metric answer the same questions. Samples are numbered within a set of
@@ -254,7 +273,7 @@ func (s *Study) metricCell(m Metric, cells []CellData) Cell {
 func outcome(c CellComparison) Outcome {
 	switch d := c.Contrast; {
 	case !c.A.HasValue() && !c.B.HasValue():
-		return Incomparable
+		return InNeither
 	case !c.A.HasValue():
 		return OnlyB
 	case !c.B.HasValue():
@@ -274,7 +293,7 @@ func outcome(c CellComparison) Outcome {
 }
 
 // changes lists what differs in the specifications, the code, and the stages' actions. That an input is another result follows from
-// what differs in making that; it is told only where nothing else is.
+// what differs in making that, and which cells the tables are made of from the specification; it is told only where nothing else is.
 func changes(a, b *Study) []Change {
 	out := diffs("specification", a.Spec, b.Spec)
 	if ca, cb := codeText(a.Code), codeText(b.Code); ca != cb {
@@ -311,7 +330,7 @@ func changes(a, b *Study) []Change {
 		}
 		for _, d := range found {
 			d.Where = fmt.Sprintf("%s, %d of %d", w, differ, of)
-			if strings.HasPrefix(d.Path, "inputs.") && made[strings.Trim(d.A, `"`)] && made[strings.Trim(d.B, `"`)] {
+			if strings.HasPrefix(d.Path, "inputs.") && made[strings.Trim(d.A, `"`)] && made[strings.Trim(d.B, `"`)] || w.stage == "tables" && strings.HasPrefix(d.Path, "params.cells[") {
 				follows = append(follows, d)
 			} else {
 				out = append(out, d)
@@ -383,12 +402,21 @@ func diffs(where string, a, b json.RawMessage) []Change {
 	return out
 }
 
+// caption says how to read the results, and what could not be compared.
+func (c *Comparison) caption() string {
+	said := "B − A is on common seeds and samples, so it may differ from the difference of the columns."
+	for _, p := range c.Problems {
+		said += " " + strings.ToUpper(p[:1]) + p[1:] + "."
+	}
+	return said
+}
+
 // Tables prints the comparison: what differs in the results, then in what they were made from.
 func (c *Comparison) Tables() []*Table {
 	results := &Table{
 		Name:    "compare",
 		Title:   fmt.Sprintf("%s (B) against %s (A)", c.B, c.A),
-		Caption: strings.Join(append([]string{"B − A is on common seeds and samples, so it may differ from the difference of the columns."}, c.Problems...), " "),
+		Caption: c.caption(),
 		Columns: []Column{
 			{Name: "Metric", Text: true},
 			{Name: "A", Decimals: 3}, {Name: "B", Decimals: 3}, {Name: "B − A", Decimals: 3, Signed: true, Marks: []string{differenceNote}},

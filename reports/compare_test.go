@@ -176,6 +176,31 @@ func askOf(s *Study, content string) {
 	}
 }
 
+func TestWhatCannotBePairedSaysWhy(t *testing.T) {
+	a, b := demoStudy(), demoStudy()
+	for _, s := range []*Study{a, b} {
+		for i := range s.Cells {
+			s.Cells[i].Scores["ARC"] = ScoreSet{Mean: 48, N: 1172, Low: 46, High: 50}
+			s.Cells[i].Scores["judged"] = ScoreSet{Samples: []Sample{{ID: "x", Failed: true}}}
+			s.Cells[i].Scores["unseen"] = ScoreSet{}
+		}
+	}
+	for i := range b.Cells {
+		b.Cells[i].Seed += 100
+	}
+	got := map[string]Outcome{}
+	for _, x := range Compare(a, b).Cells {
+		if x.Method == "packing" {
+			got[x.Metric.Name] = x.Outcome
+		}
+	}
+	for name, want := range map[string]Outcome{"steps": OtherSeeds, "ARC": NoSamples, "judged": InNeither, "unseen": "", MetricLoss: Incomparable} {
+		if got[name] != want {
+			t.Errorf("%s: %q, want %q", name, got[name], want)
+		}
+	}
+}
+
 func TestOnlyTheQuestionsDecideWhetherSamplesPair(t *testing.T) {
 	a, b := demoStudy(), demoStudy()
 	askOf(a, "b")

@@ -79,25 +79,32 @@ func readStudy(ctx context.Context, store *artifact.Store, run *artifact.RunReco
 	if err != nil {
 		return nil, err
 	}
+	if run.Tables == nil && len(study.Cells) == 0 {
+		return nil, fmt.Errorf("%w, and none of its cells has results yet; starter status %s says how far it is", withoutTables(run), run.ID)
+	}
 	if stderr != nil {
-		for _, p := range study.Problems {
-			fmt.Fprintln(stderr, "starter: a part of the report could not be read:", p)
-		}
+		tellProblems(stderr, study)
 	}
 	return study, nil
 }
 
+func tellProblems(stderr io.Writer, study *reports.Study) {
+	for _, p := range study.Problems {
+		fmt.Fprintln(stderr, "starter: a part of the report could not be read:", p)
+	}
+}
+
+func withoutTables(run *artifact.RunRecord) error {
+	lost := fmt.Errorf("run %s has no tables: it is %s", run.ID, run.Status)
+	if run.Error != nil {
+		lost = fmt.Errorf("%w: %s", lost, run.Error.Message)
+	}
+	return lost
+}
+
 func tablesStudy(ctx context.Context, store *artifact.Store, run *artifact.RunRecord) (*reports.Study, error) {
 	if run.Tables == nil {
-		lost := fmt.Errorf("run %s has no tables: it is %s", run.ID, run.Status)
-		if run.Error != nil {
-			lost = fmt.Errorf("%w: %s", lost, run.Error.Message)
-		}
-		study, err := gatherStudy(ctx, store, run, lost)
-		if err == nil && len(study.Cells) == 0 {
-			return nil, fmt.Errorf("%w, and none of its cells has results yet; starter status %s says how far it is", lost, run.ID)
-		}
-		return study, err
+		return gatherStudy(ctx, store, run, withoutTables(run))
 	}
 	study, err := activities.ReadStudy(ctx, store, *run.Tables, run)
 	var corrupt *artifact.CorruptError
@@ -129,7 +136,7 @@ func whole(studies ...*reports.Study) error {
 	return incompleteError{fmt.Errorf("the report is incomplete: %s, named above and in the report", plural(n, "problem"))}
 }
 
-// printComparison prints how two runs differ.
+// printComparison prints how two runs differ. Of one without results it is known still what it was asked for.
 func printComparison(ctx context.Context, store *artifact.Store, a, b *artifact.RunRecord, format string, w, stderr io.Writer) error {
 	f, err := reports.ParseFormat(format)
 	if err != nil {
@@ -137,9 +144,10 @@ func printComparison(ctx context.Context, store *artifact.Store, a, b *artifact.
 	}
 	var studies [2]*reports.Study
 	for i, run := range []*artifact.RunRecord{a, b} {
-		if studies[i], err = readStudy(ctx, store, run, stderr); err != nil {
+		if studies[i], err = tablesStudy(ctx, store, run); err != nil {
 			return err
 		}
+		tellProblems(stderr, studies[i])
 	}
 	out, err := reports.Render(f, reports.Compare(studies[0], studies[1]).Tables()...)
 	if err != nil {

@@ -236,7 +236,10 @@ func fileTag(f *os.File) (string, error) {
 func (d *directory) file(root *os.Root, key string) (*os.File, Info, error) {
 	f, err := root.Open(key)
 	if err != nil {
-		return nil, Info{}, absent(err)
+		if err = absent(err); errors.Is(err, ErrNotFound) {
+			err = ErrNotFound // the caller names the key; the file's path is the same again
+		}
+		return nil, Info{}, err
 	}
 	info, err := f.Stat()
 	if err == nil && !info.Mode().IsRegular() {
