@@ -159,11 +159,16 @@ func (j *job) portions(ctx context.Context, p datasets.TokensParams) ([]portion,
 	}
 	var sizes []int
 	for i := range parts {
-		for _, err := range parts[i].all {
+		unpaired := int64(0)
+		for instance, err := range parts[i].all {
 			if err != nil {
 				return nil, err
 			}
 			parts[i].size++
+			unpaired += int64(instance.Unpaired)
+		}
+		if unpaired > 0 {
+			j.count("messages without a partner left out: "+parts[i].name, unpaired)
 		}
 		sizes = append(sizes, parts[i].size)
 	}

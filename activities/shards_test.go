@@ -352,7 +352,7 @@ func TestConversationsAreMixedIn(t *testing.T) {
 		"long.jsonl":      long.String(),
 		"half.jsonl.gz":   half.String(),
 		"wide.jsonl":      `{"instruction":"` + strings.Repeat("wide ", 30) + `","output":"done"}` + "\n" + `{"instruction":"do","output":"done"}`,
-		"sharegpt.json":   `[{"conversations":[{"from":"human","value":"hi"},{"from":"gpt","value":"hello"}]},{"conversations":[{"from":"human","value":"alone"}]}]`,
+		"sharegpt.json":   `[{"conversations":[{"from":"gpt","value":"yes"},{"from":"human","value":"hi"},{"from":"gpt","value":"hello"}]},{"conversations":[{"from":"human","value":"alone"}]}]`,
 		"alpaca/one.json": `[{"instruction":"do","input":"this","output":"done"}]`,
 	} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
@@ -390,7 +390,7 @@ func TestConversationsAreMixedIn(t *testing.T) {
 		"by weights": {datasets.TokensParams{MixTotal: 8, Mix: []datasets.MixSource{source("long.jsonl", func(s *datasets.MixSource) { s.Weight = 3 })}},
 			map[string]int64{"from instructions": 2, "from long.jsonl": 6, "sequences": 8}, "", ""},
 		"what cannot be read is skipped and counted": {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{source("sharegpt.json", func(s *datasets.MixSource) { s.BadInput = datasets.BadInputSkip })}},
-			map[string]int64{"from sharegpt.json": 1, "unreadable: sharegpt.json": 1, "sequences": 1}, "", "sharegpt.json:1: "},
+			map[string]int64{"from sharegpt.json": 1, "unreadable: sharegpt.json": 1, "messages without a partner left out: sharegpt.json": 1, "sequences": 1}, "", "sharegpt.json:1: conversation 2: "},
 		"a file cut short is named": {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{source("half.jsonl.gz", func(s *datasets.MixSource) { s.BadInput = datasets.BadInputSkip })}},
 			map[string]int64{"from half.jsonl.gz": 20, "unreadable: half.jsonl.gz": 1, "sequences": 20}, "", "half.jsonl.gz:21: the file cannot be read from here on: unexpected EOF"},
 		"a conversation over max_bytes is named": {datasets.TokensParams{OnlyMix: true, Mix: []datasets.MixSource{source("wide.jsonl", func(s *datasets.MixSource) { s.BadInput, s.MaxBytes = datasets.BadInputSkip, 100 })}},

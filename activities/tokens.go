@@ -19,7 +19,7 @@ import (
 // package tokens) in order, each made from as many instances or documents as a shard has, and report.json. A joined result refers to its
 // shards' files: nothing is copied.
 var tokensStage = stage{
-	name: "tokens", version: 3, describe: describeParams[datasets.TokensStageParams], outside: mixFiles, run: runTokens,
+	name: "tokens", version: 4, describe: describeParams[datasets.TokensStageParams], outside: mixFiles, run: runTokens,
 	division: &division{size: tokensInShard, items: tokensItems, join: joinTokens},
 }
 

@@ -23,6 +23,8 @@ type Instance struct {
 	Messages []Message `json:"messages"`
 	// Meta is where it comes from; nil for conversations from other people's files.
 	Meta *InstanceMeta `json:"meta,omitempty"`
+	// Unpaired is how many messages were left out where it was read: replies before the first question, questions after the last reply.
+	Unpaired int `json:"-"`
 }
 
 // InstanceMeta is an instance's origin.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"strings"
 
 	"github.com/longalign/longalign-go/datasets"
@@ -35,7 +36,8 @@ func (e *LineError) Unwrap() error { return e.Err }
 //
 // A conversation that cannot be read (broken JSON, another form, an unknown role, roles
 // that do not alternate, no answer at the end) yields a *LineError and reading goes on
-// with the next; the caller counts it or stops. Texts are yielded as they stand in the file.
+// with the next; the caller counts it or stops. Texts are yielded as they stand in the file. ShareGPT's conversations often begin
+// with a reply or end with a question, having been cut out of longer ones: such messages are left out and counted as Instance.Unpaired.
 // So does one of more than maxBytes, which is passed over in bounded memory; in an array it ends the reading, as
 // an error of r does and an array that is broken.
 func Read(r io.Reader, name string, maxBytes int64) iter.Seq2[datasets.Instance, error] {
@@ -200,7 +202,7 @@ func readArray(l *lineReader, name string, yield func(datasets.Instance, error) 
 		fatal(err)
 		return
 	}
-	for {
+	for k := 1; ; k++ {
 		count.from = dec.InputOffset()
 		if !dec.More() {
 			break
@@ -213,7 +215,8 @@ func readArray(l *lineReader, name string, yield func(datasets.Instance, error) 
 		line := count.at(dec.InputOffset() - int64(len(raw)) + 1)
 		i, bad := parseInstance(raw)
 		if bad != nil {
-			bad = &LineError{name, line, bad}
+			// Arrays are often on one line.
+			bad = &LineError{name, line, fmt.Errorf("conversation %d: %w", k, bad)}
 		}
 		if !yield(i, bad) {
 			return
@@ -296,7 +299,11 @@ func parseInstance(raw []byte) (datasets.Instance, error) {
 			return datasets.Instance{}, fmt.Errorf("message %d has a NUL character, so it is no text", k)
 		}
 	}
-	i := datasets.Instance{Messages: messages, Meta: rec.Meta}
+	unpaired := 0
+	if rec.Messages == nil && rec.Conversations != nil {
+		messages, unpaired = paired(messages)
+	}
+	i := datasets.Instance{Messages: messages, Meta: rec.Meta, Unpaired: unpaired}
 	if len(messages) == 0 {
 		return i, ErrNoMessages
 	}
@@ -308,6 +315,25 @@ func parseInstance(raw []byte) (datasets.Instance, error) {
 		return i, err
 	}
 	return i, i.Check()
+}
+
+// paired leaves out replies before the first question and questions after the last reply, unless nothing would be left.
+func paired(messages []Message) (kept []Message, left int) {
+	from, to := 0, len(messages)
+	if to > 0 && messages[0].Role == datasets.RoleSystem {
+		from = 1
+	}
+	begin := from
+	for begin < to && messages[begin].Role == datasets.RoleAssistant {
+		begin++
+	}
+	for to > begin && messages[to-1].Role == datasets.RoleUser {
+		to--
+	}
+	if left = begin - from + len(messages) - to; begin == to || left == 0 {
+		return messages, 0
+	}
+	return slices.Concat(messages[:from], messages[begin:to]), left
 }
 
 func (rec *record) messages() ([]Message, error) {

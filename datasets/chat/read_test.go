@@ -2,6 +2,7 @@ package chat
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -71,13 +72,54 @@ func TestBadConversationsAreNamedByLineAndReadingGoesOn(t *testing.T) {
 		"no alternation":     {`{"conversations":[{"from":"gpt","value":"x"}]}`, 0, []string{`f:1: message 0: role "assistant" where "user" is expected; user and assistant must alternate, beginning with user`}},
 		"no answer":          {`{"messages":[{"role":"user","content":"x"}]}`, 0, []string{"f:1: the last message is the user's, so there is no answer to train on"}},
 		"no messages":        {`{"messages":[]}`, 0, []string{"f:1: no messages"}},
-		"a line in an array": {"[\n" + good + ",\n\n{\"messages\":[]},\n" + good + "]", 2, []string{"f:4: no messages"}},
+		"a line in an array": {"[\n" + good + ",\n\n{\"messages\":[]},\n" + good + "]", 2, []string{"f:4: conversation 2: no messages"}},
 		"a broken array":     {"[\n" + good + ",\n{\"x\": ]", 1, []string{"f:3: broken JSON array: invalid character ']' looking for beginning of value"}},
 		"an array cut off":   {"[\n" + good + ",\n", 1, []string{"f:3: broken JSON array: unexpected EOF"}},
 	} {
 		got, bad := readAll(strings.NewReader(tt.in))
 		if diff := cmp.Diff(tt.want, bad); diff != "" || len(got) != tt.good {
 			t.Errorf("%s: %d good\n%s", name, len(got), diff)
+		}
+	}
+}
+
+func TestShareGPTIsReadFromItsFirstQuestionToItsLastReply(t *testing.T) {
+	turns := func(form string, roles ...string) string {
+		names := map[string][4]string{"conversations": {"conversations", "from", "value"}, "messages": {"messages", "role", "content"}}[form]
+		var list []string
+		for i, r := range roles {
+			list = append(list, fmt.Sprintf(`{%q:%q,%q:"%d"}`, names[1], r, names[2], i))
+		}
+		return fmt.Sprintf(`{%q:[%s]}`, names[0], strings.Join(list, ","))
+	}
+	for name, tt := range map[string]struct {
+		in       string
+		want     string // the messages kept, by number
+		unpaired int
+		bad      string
+	}{
+		"a reply first, a question last":       {in: turns("conversations", "gpt", "human", "gpt", "human", "gpt", "human"), want: "1234", unpaired: 2},
+		"the system's message stays":           {in: turns("conversations", "system", "gpt", "gpt", "human", "gpt"), want: "034", unpaired: 2},
+		"whole ones stay":                      {in: turns("conversations", "human", "gpt"), want: "01"},
+		"nothing but a reply":                  {in: turns("conversations", "gpt"), bad: `f:1: message 0: role "assistant" where "user" is expected; user and assistant must alternate, beginning with user`},
+		"nothing but questions":                {in: turns("conversations", "human"), bad: "f:1: the last message is the user's, so there is no answer to train on"},
+		"two questions in the middle are none": {in: turns("conversations", "human", "human", "gpt"), bad: `f:1: message 1: role "user" where "assistant" is expected; user and assistant must alternate, beginning with user`},
+		"messages are meant as they stand":     {in: turns("messages", "user", "assistant", "user"), bad: "f:1: the last message is the user's, so there is no answer to train on"},
+	} {
+		for i, err := range Read(strings.NewReader(tt.in), "f", 1<<20) {
+			if tt.bad != "" {
+				if err == nil || err.Error() != tt.bad {
+					t.Errorf("%s: got %v", name, err)
+				}
+				continue
+			}
+			got := ""
+			for _, m := range i.Messages {
+				got += m.Content
+			}
+			if got != tt.want || i.Unpaired != tt.unpaired || err != nil {
+				t.Errorf("%s: messages %s, %d left out, %v", name, got, i.Unpaired, err)
+			}
 		}
 	}
 }
