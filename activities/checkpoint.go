@@ -172,6 +172,13 @@ func (j *job) train(ctx context.Context, p datasets.CheckpointParams, model *lla
 		return err
 	}
 	options, load := trainOptions(p, report.Steps), largestLoad(plans, set)
+	held, err := j.heldOut(ctx, p, model.Config())
+	if err != nil {
+		return err
+	}
+	for _, pack := range held {
+		load.Tokens, load.Longest = max(load.Tokens, len(pack.InputIDs)), max(load.Longest, len(pack.InputIDs))
+	}
 	if err := checkContext(model.Config(), load.Longest); err != nil {
 		return err
 	}
@@ -201,6 +208,8 @@ func (j *job) train(ctx context.Context, p datasets.CheckpointParams, model *lla
 	}()
 	err = trainer.Run(loop, planSource(plans, set), train.LoopOptions{
 		CheckpointEvery: p.Train.CheckpointEvery,
+		EvalEvery:       p.Train.EvalEvery,
+		Held:            held,
 		OnParity:        func(c train.Certificate) error { return saved.certify(ctx, c) },
 		// The save must outlive the cancellation that caused it.
 		Checkpoint: func(s *train.State) error { return saved.save(context.WithoutCancel(ctx), j, s) },

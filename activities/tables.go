@@ -386,7 +386,7 @@ func (j *job) curve(ctx context.Context, role string) ([]reports.CurvePoint, err
 		if err != nil {
 			return nil, fmt.Errorf("metrics.jsonl, line %d: %w", len(points)+1, err)
 		}
-		points = append(points, reports.CurvePoint{Step: m.Step, Loss: m.Loss})
+		points = append(points, reports.CurvePoint{Step: m.Step, Loss: m.Loss, HeldOut: m.EvalLoss})
 	}
 }
 

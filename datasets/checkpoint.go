@@ -111,6 +111,10 @@ type TrainParams struct {
 	Offload string `json:"offload,omitempty" key:"-"`
 	// OptimizerStates are AdamW's moments: f32 (default), or 8bit, a quarter of the memory and other results.
 	OptimizerStates string `json:"optimizer_states,omitempty"`
+	// EvalEvery is the number of steps between measurements of the loss on held-out instructions; there is one after the last
+	// step too. 0: none. EvalInstances is on how many of them, the first ones; default 64.
+	EvalEvery     int `json:"eval_every,omitempty"`
+	EvalInstances int `json:"eval_instances,omitempty"`
 }
 
 // Defaults returns p with unset fields filled in.
@@ -126,6 +130,9 @@ func (p TrainParams) Defaults() TrainParams {
 	setDefault(&p.Precision, "f32")
 	setDefault(&p.Device, "auto")
 	setDefault(&p.CheckpointEvery, 50)
+	if p.EvalEvery > 0 {
+		setDefault(&p.EvalInstances, 64)
+	}
 	if p.OptimizerStates == "f32" {
 		p.OptimizerStates = "" // so that saying the default changes no key
 	}
@@ -158,6 +165,12 @@ func (p TrainParams) Validate() error {
 		return paramError("offload", "%q is not known; use auto, none, or some of activations, gradients and optimizer, by commas", p.Offload)
 	case p.OptimizerStates != "" && p.OptimizerStates != "8bit":
 		return paramError("optimizer_states", "%q is not known; use f32 or 8bit", p.OptimizerStates)
+	case p.EvalEvery < 0:
+		return paramError("eval_every", "%d is no number of steps; 0 measures no held-out loss during training", p.EvalEvery)
+	case p.EvalInstances < 0:
+		return paramError("eval_instances", "%d is no number of held-out instructions", p.EvalInstances)
+	case p.EvalEvery == 0 && p.EvalInstances > 0:
+		return paramError("eval_instances", "%d, but eval_every is 0, so that they would never be asked; set it or remove both", p.EvalInstances)
 	case p.CheckpointEvery < 1:
 		return paramError("checkpoint_every", "%d must be at least 1", p.CheckpointEvery)
 	}
@@ -183,4 +196,7 @@ type CheckpointParams struct {
 	Model *ModelParams `json:"model,omitempty"`
 	// Train is set unless the model is only imported.
 	Train *TrainParams `json:"train,omitempty"`
+	// Template and MaxLength are how the held-out instructions of Train.EvalEvery become tokens.
+	Template  string `json:"template,omitempty"`
+	MaxLength int    `json:"max_length,omitempty"`
 }

@@ -51,6 +51,17 @@ func (p *Pack) Targets() (targets []int32, counts []int) {
 	return targets, counts
 }
 
+// Continuation is a pack of one sequence, whose targets are the tokens of the answer alone.
+func Continuation(prompt, answer []int32) Pack {
+	n := len(prompt) + len(answer)
+	p := Pack{InputIDs: append(append(make([]int32, 0, n), prompt...), answer...), CuSeqlens: []int32{0, int32(n)}, Labels: make([]int32, n)}
+	copy(p.Labels, p.InputIDs)
+	for i := range prompt {
+		p.Labels[i] = IgnoreIndex
+	}
+	return p
+}
+
 // Validate checks that p is well formed for a vocabulary of vocab tokens (0 skips the
 // check of token IDs).
 func (p *Pack) Validate(vocab int) error {

@@ -337,14 +337,15 @@ type plotterFunc func(draw.Canvas, *plot.Plot)
 // Plot implements plot.Plotter.
 func (f plotterFunc) Plot(c draw.Canvas, p *plot.Plot) { f(c, p) }
 
-// CurveSeries is the training loss of one method, a point a step.
+// CurveSeries is the training loss of one method, a point a step, and the held-out loss where it was measured.
 type CurveSeries struct {
-	Name   string
-	Points []CurvePoint
+	Name    string
+	Points  []CurvePoint
+	HeldOut []CurvePoint
 }
 
 // LearningCurves draws each loss as it was (thin) and its exponential moving average
-// (thick), which keeps decay of the past at each step (Figure 6). 0 ≤ decay < 1.
+// (thick), which keeps decay of the past at each step (Figure 6), and held-out losses dashed. 0 ≤ decay < 1.
 func LearningCurves(f Figure, series []CurveSeries, decay float64) (*Figure, error) {
 	if !(decay >= 0 && decay < 1) {
 		return nil, fmt.Errorf("figure %s: decay is %v; it must be at least 0 and below 1", f.Name, decay)
@@ -360,11 +361,10 @@ func LearningCurves(f Figure, series []CurveSeries, decay float64) (*Figure, err
 			continue
 		}
 		colour := seriesColours[i%len(seriesColours)]
-		raw, smooth := make(plotter.XYs, len(s.Points)), make(plotter.XYs, len(s.Points))
+		raw, smooth := curve(s.Points), curve(s.Points)
 		average := EMA(s.Points, decay)
-		for k, pt := range s.Points {
-			raw[k] = plotter.XY{X: float64(pt.Step), Y: pt.Loss}
-			smooth[k] = plotter.XY{X: float64(pt.Step), Y: average[k]}
+		for k := range smooth {
+			smooth[k].Y = average[k]
 		}
 		faint := hexColour(colour)
 		faint.A = 110
@@ -386,6 +386,16 @@ func LearningCurves(f Figure, series []CurveSeries, decay float64) (*Figure, err
 		}
 		d.keys = append(d.keys, key{s.Name, colour})
 		said = append(said, s.Name+" "+course(average[0], average[len(average)-1]))
+		if n := len(s.HeldOut); n > 0 {
+			line, dots, err := plotter.NewLinePoints(curve(s.HeldOut))
+			if err != nil {
+				return nil, fmt.Errorf("figure %s: %s: held-out loss: %w", f.Name, s.Name, err)
+			}
+			line.LineStyle = draw.LineStyle{Color: hexColour(colour), Width: 1.2, Dashes: []vg.Length{4, 3}}
+			dots.GlyphStyle = draw.GlyphStyle{Color: hexColour(colour), Radius: 2, Shape: draw.CircleGlyph{}}
+			thick = append(thick, line, dots)
+			said[len(said)-1] += ", held out " + course(s.HeldOut[0].Loss, s.HeldOut[n-1].Loss)
+		}
 	}
 	if len(said) == 0 {
 		return nil, fmt.Errorf("figure %s: %w", f.Name, ErrNoData)
@@ -395,6 +405,15 @@ func LearningCurves(f Figure, series []CurveSeries, decay float64) (*Figure, err
 	f.Alt = fmt.Sprintf("%s. Smoothed: %s.", f.Title, strings.Join(said, "; "))
 	f.drawing = d
 	return &f, nil
+}
+
+// curve is the points as the plotter takes them.
+func curve(points []CurvePoint) plotter.XYs {
+	xys := make(plotter.XYs, len(points))
+	for k, p := range points {
+		xys[k] = plotter.XY{X: float64(p.Step), Y: p.Loss}
+	}
+	return xys
 }
 
 // smoothing returns the decay for a curve of n steps: a window of a tenth of them, 20

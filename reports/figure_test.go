@@ -52,7 +52,10 @@ func sampleFigures(t *testing.T) map[string]*Figure {
 	for i, name := range []string{"naive", "packing"} {
 		s := CurveSeries{Name: name}
 		for k := range 120 {
-			s.Points = append(s.Points, CurvePoint{k, 3 + float64(2-i)*math.Exp(-float64(k)/30) + 0.3*math.Sin(float64(k*k))})
+			s.Points = append(s.Points, CurvePoint{Step: k, Loss: 3 + float64(2-i)*math.Exp(-float64(k)/30) + 0.3*math.Sin(float64(k*k))})
+		}
+		for k := 19; k < len(s.Points); k += 20 {
+			s.HeldOut = append(s.HeldOut, CurvePoint{Step: k, Loss: s.Points[k].Loss + 0.4})
 		}
 		curves = append(curves, s)
 	}
@@ -149,13 +152,13 @@ func TestFiguresWithoutNumbersAreErrors(t *testing.T) {
 	if _, err := Bars(f, BarChart{Groups: []string{"a", "b"}, Series: []BarSeries{{Name: "s", Values: []float64{1}}}}); err == nil {
 		t.Error("a series with too few values was drawn")
 	}
-	if _, err := LearningCurves(f, []CurveSeries{{Points: []CurvePoint{{0, 1}}}}, 1); err == nil {
+	if _, err := LearningCurves(f, []CurveSeries{{Points: []CurvePoint{{Step: 0, Loss: 1}}}}, 1); err == nil {
 		t.Error("a decay of 1 was accepted")
 	}
 }
 
 func TestEMAIsCorrectedForItsStart(t *testing.T) {
-	got := EMA([]CurvePoint{{0, 4}, {1, 2}, {2, 2}}, 0.5)
+	got := EMA([]CurvePoint{{Step: 0, Loss: 4}, {Step: 1, Loss: 2}, {Step: 2, Loss: 2}}, 0.5)
 	if diff := cmp.Diff([]float64{4, 8. / 3, 16. / 7}, got); diff != "" {
 		t.Error(diff)
 	}
@@ -180,7 +183,7 @@ func TestACurvesDescriptionSaysWhichWayItWent(t *testing.T) {
 		"up":                        {3, "t. Smoothed: m rises from 2.00 to 3.00."},
 		"less than the digits show": {2.001, "t. Smoothed: m ends where it began, at 2.00."},
 	} {
-		f, err := LearningCurves(Figure{Name: "curve", Title: "t"}, []CurveSeries{{"m", []CurvePoint{{1, 2}, {2, tt.last}}}}, 0)
+		f, err := LearningCurves(Figure{Name: "curve", Title: "t"}, []CurveSeries{{Name: "m", Points: []CurvePoint{{Step: 1, Loss: 2}, {Step: 2, Loss: tt.last}}}}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -192,7 +195,7 @@ func TestACurvesDescriptionSaysWhichWayItWent(t *testing.T) {
 
 func TestACurveThatDoesNotMoveIsDrawn(t *testing.T) {
 	flat := 5.7117042540
-	f, err := LearningCurves(Figure{Name: "curve", Title: "t"}, []CurveSeries{{"m", []CurvePoint{{1, flat}, {2, math.Nextafter(flat, 6)}}}}, 0.5)
+	f, err := LearningCurves(Figure{Name: "curve", Title: "t"}, []CurveSeries{{Name: "m", Points: []CurvePoint{{Step: 1, Loss: flat}, {Step: 2, Loss: math.Nextafter(flat, 6)}}}}, 0.5)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -183,10 +183,12 @@ type Share struct {
 	Share float64 `json:"share"`
 }
 
-// CurvePoint is the loss of one optimizer step.
+// CurvePoint is the loss of one optimizer step, in nats a token.
 type CurvePoint struct {
 	Step int     `json:"step"`
 	Loss float64 `json:"loss"`
+	// HeldOut is the loss on held-out instructions after the step, where it was measured.
+	HeldOut *float64 `json:"held_out,omitempty"`
 }
 
 // NeedleGrid is the needle test over context lengths and depths.

@@ -99,7 +99,7 @@ func demoStudy() *Study {
 				c.Timing.Simulated = &Simulation{Devices: 8, Seconds: float64(padded) / 18_000, Idle: 0.1 + float64(len(m.Name))/50}
 			}
 			for step := range 40 {
-				c.Curve = append(c.Curve, CurvePoint{step, 2 + 2*math.Exp(-float64(step)/9) + 0.1*rng.NormFloat64()})
+				c.Curve = append(c.Curve, CurvePoint{Step: step, Loss: 2 + 2*math.Exp(-float64(step)/9) + 0.1*rng.NormFloat64()})
 			}
 			if m.Name == "weighted" && seed == 1 {
 				c.Needle = &NeedleGrid{Lengths: []int{128, 256, 512, 1024}, Depths: []float64{0, 50, 100}, Low: -1, High: 1, Unit: "nats",

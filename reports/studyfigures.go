@@ -3,6 +3,7 @@ package reports
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -211,28 +212,44 @@ func faint(s string) string {
 func CurvesFigure(s *Study) (*Figure, error) {
 	f := Figure{Name: "curves", Title: "Training loss"}
 	var series []CurveSeries
-	longest := 0
+	longest, watched := 0, false
 	for _, m := range s.methods() {
 		c := CurveSeries{Name: m.label()}
-		sum, n := map[int]float64{}, map[int]int{}
+		var trained, heldOut []CurvePoint
 		for _, cell := range s.of(m.Name) {
 			for _, p := range cell.Curve {
-				sum[p.Step] += p.Loss
-				n[p.Step]++
+				trained = append(trained, CurvePoint{Step: p.Step, Loss: p.Loss})
+				if p.HeldOut != nil {
+					heldOut = append(heldOut, CurvePoint{Step: p.Step, Loss: *p.HeldOut})
+				}
 			}
 			f.Sources = union(f.Sources, cell.CurveSources)
 		}
-		for step, v := range sum {
-			c.Points = append(c.Points, CurvePoint{step, v / float64(n[step])})
-		}
-		slices.SortFunc(c.Points, func(a, b CurvePoint) int { return a.Step - b.Step })
+		c.Points, c.HeldOut = meanBySteps(trained), meanBySteps(heldOut)
 		series = append(series, c)
-		longest = max(longest, len(c.Points))
+		longest, watched = max(longest, len(c.Points)), watched || len(c.HeldOut) > 0
 	}
 	decay := smoothing(longest)
 	f.Caption = fmt.Sprintf("Thin: the loss of each optimizer step, averaged over seeds. Thick: its exponential moving average (decay %.2f). "+
 		"Methods with different losses are not on one scale.", decay)
+	if watched {
+		f.Title = "Training and held-out loss"
+		f.Caption += " Dashed, with dots: the loss of held-out answers after the step, every answer counting alike unless the method counts tokens alike."
+	}
 	return LearningCurves(f, series, decay)
+}
+
+// meanBySteps averages the points of each step, in the order of steps.
+func meanBySteps(points []CurvePoint) (mean []CurvePoint) {
+	sum, n := map[int]float64{}, map[int]int{}
+	for _, p := range points {
+		sum[p.Step] += p.Loss
+		n[p.Step]++
+	}
+	for _, step := range slices.Sorted(maps.Keys(sum)) {
+		mean = append(mean, CurvePoint{Step: step, Loss: sum[step] / float64(n[step])})
+	}
+	return mean
 }
 
 // LengthsFigure is Figure 3: the lengths of the training sequences in the study's i-th data.

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -180,7 +179,6 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 			curve.Close()
 		}
 	}()
-	resumed := slices.Clone(t.History())
 	if f.grads && t.StepsDone() == 0 {
 		if err := printGrads(ctx, lines, t, src); err != nil {
 			return err
@@ -195,7 +193,8 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 					err = store.Clear()
 				}
 				if err == nil {
-					curve, err = openCurve(f.out, resumed)
+					h := t.History()
+					curve, err = openCurve(f.out, h[:len(h)-1])
 				}
 				if err != nil {
 					return err
@@ -216,6 +215,11 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 	}
 	if err := t.Run(ctx, in.packs.named(src, f.perStep), lo); err != nil {
 		return endedEarly(err, t)
+	}
+	if curve == nil { // all steps were taken before; the last held-out loss may not have been measured
+		if curve, err = openCurve(f.out, t.History()); err != nil {
+			return endedEarly(err, t)
+		}
 	}
 	for _, p := range t.Model().Params() {
 		x := make([]float64, p.Len())

@@ -30,8 +30,13 @@ func (s *stages) base(ctx workflow.Context, cell Cell, documents, tokenizer arti
 	return s.do(ctx, cell, "checkpoint", "base", p, inputs{"tokenizer": tokenizer, "tokens": tokens, "batches": batches})
 }
 
-// checkpoint tunes the base model on the planned batches.
-func (s *stages) checkpoint(ctx workflow.Context, cell Cell, base, tokenizer, tokens, batches artifact.Ref) (artifact.Ref, error) {
+// checkpoint tunes the base model on the planned batches, watched on held-out instructions if asked for.
+func (s *stages) checkpoint(ctx workflow.Context, cell Cell, base, tokenizer, tokens, batches, instructions artifact.Ref) (artifact.Ref, error) {
 	p := datasets.CheckpointParams{Objective: datasets.ObjectiveSFT, Train: &cell.Spec.Train}
-	return s.do(ctx, cell, "checkpoint", "tuned", p, inputs{"base": base, "tokenizer": tokenizer, "tokens": tokens, "batches": batches})
+	in := inputs{"base": base, "tokenizer": tokenizer, "tokens": tokens, "batches": batches}
+	if p.Train.EvalEvery > 0 {
+		p.Template, p.MaxLength = cell.Spec.Tokens.Template, cell.Spec.Tokens.MaxLength
+		in["held_out"] = instructions
+	}
+	return s.do(ctx, cell, "checkpoint", "tuned", p, in)
 }

@@ -36,7 +36,7 @@ func (s *stages) experiment(ctx workflow.Context, cell Cell) (Scored, error) {
 	if err != nil {
 		return Scored{}, err
 	}
-	checkpoint, err := s.checkpoint(ctx, cell, base, tokenizer, tokens, batches)
+	checkpoint, err := s.checkpoint(ctx, cell, base, tokenizer, tokens, batches, instructions)
 	if err != nil {
 		return Scored{}, err
 	}

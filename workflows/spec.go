@@ -207,6 +207,9 @@ func (s Spec) check() error {
 		if err := at("pretrain.train", s.Pretrain.Train.Validate()); err != nil {
 			return err
 		}
+		if s.Pretrain.Train.EvalEvery > 0 {
+			return &SpecError{Key: "pretrain.train.eval_every", Reason: "the held-out loss is that of instructions, which pre-training does not learn; set train.eval_every"}
+		}
 	}
 	switch {
 	case !s.hasDocuments() && !s.Tokens.OnlyMix:
@@ -215,6 +218,8 @@ func (s Spec) check() error {
 		return &SpecError{Key: "tokenizer.path", Reason: "missing: without documents there is nothing to train a tokenizer on; name the model's directory"}
 	case !s.hasDocuments() && s.Pretrain != nil:
 		return &SpecError{Key: "pretrain", Reason: "pre-training is on documents, and documents.sources names none"}
+	case s.Train.EvalEvery > 0 && (!s.hasDocuments() || s.Documents.HeldOut == 0):
+		return &SpecError{Key: "train.eval_every", Reason: "there is nothing held out to measure the loss on; set documents.held_out or remove it"}
 	case s.Batches.MaxLength < s.Tokens.MaxLength && s.Batches.OverLength == datasets.ErrorOverLength:
 		return &SpecError{Key: "batches.max_length", Reason: fmt.Sprintf("%d is less than tokens.max_length, %d, so that a batch could not hold every sequence; raise it", s.Batches.MaxLength, s.Tokens.MaxLength)}
 	case s.Model.Path == "" && s.Model.MaxPositionEmbeddings < s.longest():

@@ -139,13 +139,7 @@ func (m *Model) LogProb(prompt, continuation []int32) (sum float64, perToken []f
 		return 0, nil, fmt.Errorf("log-probability: %d prompt and %d continuation tokens; both need at least one", len(prompt), len(continuation))
 	}
 	n := len(prompt) + len(continuation)
-	p := datasets.Pack{
-		InputIDs: append(append(make([]int32, 0, n), prompt...), continuation...), CuSeqlens: []int32{0, int32(n)}, Labels: make([]int32, n),
-	}
-	copy(p.Labels, p.InputIDs)
-	for i := range prompt {
-		p.Labels[i] = datasets.IgnoreIndex
-	}
+	p := datasets.Continuation(prompt, continuation)
 	nll, err := m.NLL(&p)
 	if err != nil {
 		return 0, nil, err

@@ -189,6 +189,9 @@ func (k *keeper) end(err error) error {
 func (t *Trainer) Run(ctx context.Context, src Source, lo LoopOptions) (err error) {
 	k := &keeper{t: t, lo: lo, saved: t.step, good: t.step, last: time.Now()}
 	defer func() { err = k.end(err) }()
+	if err := t.watch(ctx, lo); err != nil {
+		return err
+	}
 	taken := 0
 	for t.step < t.opts.Steps && (lo.StopAfter == 0 || taken < lo.StopAfter) {
 		if err := ctx.Err(); err != nil {
@@ -212,16 +215,11 @@ func (t *Trainer) Run(ctx context.Context, src Source, lo LoopOptions) (err erro
 		}
 		taken++
 		mt.RealTokens = b.Tokens
-		if lo.EvalEvery > 0 && len(lo.Held) > 0 && (t.step%lo.EvalEvery == 0 || t.step == t.opts.Steps) {
-			loss, err := t.Evaluate(ctx, lo.Held)
-			if ctx.Err() == nil {
-				if err != nil {
-					return err
-				}
-				mt.EvalLoss = &loss
-			}
-		}
 		t.history[len(t.history)-1] = mt
+		if err := t.watch(ctx, lo); err != nil {
+			return err
+		}
+		mt = t.history[len(t.history)-1]
 		if lo.OnStep != nil {
 			if err := lo.OnStep(mt); err != nil {
 				return err
@@ -234,6 +232,26 @@ func (t *Trainer) Run(ctx context.Context, src Source, lo LoopOptions) (err erro
 		}
 	}
 	return k.save()
+}
+
+// watch measures the held-out loss of the last step where it is due and missing. What interrupts it is left to the caller to see;
+// the run that goes on makes up for it, so that no point of the curve is lost.
+func (t *Trainer) watch(ctx context.Context, lo LoopOptions) error {
+	if lo.EvalEvery <= 0 || len(lo.Held) == 0 || len(t.history) == 0 || t.step%lo.EvalEvery != 0 && t.step != t.opts.Steps {
+		return nil
+	}
+	last := &t.history[len(t.history)-1]
+	if last.EvalLoss != nil {
+		return nil
+	}
+	loss, err := t.Evaluate(ctx, lo.Held)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err == nil {
+		last.EvalLoss = &loss
+	}
+	return err
 }
 
 // certify checks loss parity on the first step's data.

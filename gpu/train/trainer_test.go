@@ -510,3 +510,45 @@ func TestOnlyAttentionGrowsWithLength(t *testing.T) {
 		t.Errorf("attention grows by %v, Σ n(n+1)/2 by %v", got, want)
 	}
 }
+
+func TestAHeldOutLossThatWasInterruptedIsMadeUpFor(t *testing.T) {
+	packs := tinyPacks(3)
+	for name, steps := range map[string]int{"in the middle": 4, "after the last step": 2} {
+		t.Run(name, func(t *testing.T) {
+			lo := train.LoopOptions{EvalEvery: 2, Held: packs}
+			whole := tinyTrainer(t, tinyOptions(steps))
+			if err := whole.Run(bg, tinySource(t), lo); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(bg)
+			src := tinySource(t)
+			interrupted := train.SourceFunc(func(step int) (train.Batch, error) {
+				if step == 1 {
+					cancel() // the step is taken, its held-out loss is not measured
+				}
+				return src.Batch(step)
+			})
+			first := tinyTrainer(t, tinyOptions(steps))
+			if err := first.Run(ctx, interrupted, lo); steps > 2 && !errors.Is(err, context.Canceled) {
+				t.Fatalf("error %v", err)
+			}
+			if h := first.History(); len(h) != 2 || h[1].EvalLoss != nil {
+				t.Fatalf("the interrupted run has %+v", h)
+			}
+			s, err := first.Snapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			second := tinyTrainer(t, tinyOptions(steps))
+			if err := second.Restore(s); err != nil {
+				t.Fatal(err)
+			}
+			if err := second.Run(bg, src, lo); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(whole.History(), second.History(), timing); diff != "" {
+				t.Errorf("metrics (-uninterrupted +resumed):\n%s", diff)
+			}
+		})
+	}
+}
