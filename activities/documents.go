@@ -289,6 +289,9 @@ func documentsError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if errors.As(err, new(*documents.InputError)) {
+		err = fmt.Errorf("%w; mend the file, or set documents.bad_input: skip", err)
+	}
 	return inputError(err)
 }
 

@@ -111,7 +111,7 @@ type DocumentsParams struct {
 	// MinTokens and MaxTokens bound a document's length; MaxTokens 0 is no bound. The paper has 8,192 and 65,536.
 	MinTokens int `yaml:"min_tokens,omitempty" json:"min_tokens,omitempty"`
 	MaxTokens int `yaml:"max_tokens,omitempty" json:"max_tokens,omitempty"`
-	// MaxBytes bounds what is read of one document into memory; default 64 MiB.
+	// MaxBytes bounds what is read of one document into memory, which takes about four times as much; default 64 MiB. Longer ones are bad input.
 	MaxBytes int64 `yaml:"max_bytes,omitempty" json:"max_bytes,omitempty"`
 	// BadInput is what happens to input that cannot be read; default fail.
 	BadInput BadInput `yaml:"bad_input,omitempty" json:"bad_input,omitempty"`
