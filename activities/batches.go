@@ -17,8 +17,24 @@ import (
 // batchesStage plans the optimizer steps of all epochs. Outputs: plan-<epoch>.jsonl as of starter plan,
 // report.json. Epochs of several blocks (see datasets.BatchesParams) are planned block by block.
 var batchesStage = stage{
-	name: "batches", version: 1, describe: describeParams[datasets.BatchesParams], run: runBatches,
+	name: "batches", version: 1, describe: describeBatches, run: runBatches,
 	division: &division{size: func(json.RawMessage) (int, error) { return 1, nil }, items: planItems, join: joinBatches},
+}
+
+// describeBatches says that packs of like cost share a step: steps of like cost were what balancing by compute made once, and results from
+// then have other keys.
+func describeBatches(raw json.RawMessage) (json.RawMessage, error) {
+	p, err := decodeParams[datasets.BatchesParams](raw)
+	if err != nil {
+		return nil, err
+	}
+	if p.Balance != datasets.BalanceCompute || p.SequencesPerStep > 0 {
+		return describeParams[datasets.BatchesParams](raw)
+	}
+	return meaning(struct {
+		datasets.BatchesParams
+		Alike string `json:"alike"`
+	}{p, "packs"})
 }
 
 // BatchesReport is what the batches stage says about its plans.

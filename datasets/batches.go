@@ -57,9 +57,10 @@ type Balance string
 const (
 	// BalanceTokens fills packs by tokens and deals packs so that steps have equally many sequences.
 	BalanceTokens Balance = "tokens"
-	// BalanceCompute deals packs so that steps cost equally much, where n tokens of one
-	// sequence cost n + n²/(12 width): attention is quadratic. With SequencesPerStep it evens out the packs inside
-	// each step instead, as far as they fit.
+	// BalanceCompute puts packs of like cost side by side, eight at most, so that devices that compute them at the same time wait little for
+	// each other; n tokens of one sequence cost n + n²/(12 width), for attention is quadratic. Where steps have several such rounds, rounds
+	// are dealt so that steps have equally many sequences; where they have one, the numbers of sequences vary with the packs. With
+	// SequencesPerStep it evens out the packs inside each step instead, as far as they fit.
 	BalanceCompute Balance = "compute"
 )
 

@@ -295,29 +295,39 @@ func TestSortedStepsAreRunsOfTheSortedLengths(t *testing.T) {
 	}
 }
 
-func TestBalancingByComputeEvensOutSteps(t *testing.T) {
-	lengths := longTailed(20000, 65536, 6)
-	spread := func(balance Balance) float64 {
-		p := BatchesParams{BatchSize: 8, Balance: balance, ComputeWidth: 4096}
+// TestBalancingByComputeKeepsDevicesBusy gives each device the packs j mod devices of a step. Where a step has several rounds of packs, the
+// numbers of sequences stay even too; where it has one, that is the price.
+func TestBalancingByComputeKeepsDevicesBusy(t *testing.T) {
+	lengths := longTailed(60000, 65536, 6)
+	measure := func(balance Balance, perStep, devices int) (idle, spread float64) {
+		p := BatchesParams{BatchSize: perStep, Balance: balance}
 		plan, err := NewPlan(lengths, p, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var costs []float64
-		for s := range plan.Steps() - 1 {
-			from, to := plan.MicroBatches(s)
-			sum := 0.0
-			for m := from; m < to; m++ {
-				for _, id := range plan.MicroBatch(m) {
-					sum += p.cost(int32(lengths[id]))
-				}
+		p.ComputeWidth = 4096
+		costs := make([]float64, len(plan.MicroBatchEnds))
+		for m := range costs {
+			for _, id := range plan.MicroBatch(m) {
+				costs[m] += p.cost(int32(lengths[id]))
 			}
-			costs = append(costs, sum)
 		}
-		return slices.Max(costs) / slices.Min(costs)
+		simulated, err := SimulateIdle(plan, costs, devices)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stats := plan.Stats(lengths)
+		return simulated.IdleShare, stats.SequencesPerStepSD / stats.SequencesPerStepMean
 	}
-	if tokens, compute := spread(BalanceTokens), spread(BalanceCompute); compute > 1.2 || compute > tokens {
-		t.Errorf("the dearest step costs %.2f times the cheapest, %.2f when balanced by tokens; want at most 1.2", compute, tokens)
+	for _, tt := range []struct {
+		perStep, devices int
+		spread           float64
+	}{{8, 8, 1}, {8, 4, 1}, {64, 8, .12}, {32, 4, .2}} {
+		tokens, _ := measure(BalanceTokens, tt.perStep, tt.devices)
+		compute, spread := measure(BalanceCompute, tt.perStep, tt.devices)
+		if compute > .06 || compute > tokens/2 || spread > tt.spread {
+			t.Errorf("%d packs a step on %d devices: %.3f of the time idle, %.3f when balanced by tokens; sequences a step vary by %.2f", tt.perStep, tt.devices, compute, tokens, spread)
+		}
 	}
 }
 

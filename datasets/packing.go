@@ -1,6 +1,7 @@
 package datasets
 
 import (
+	"cmp"
 	"math/bits"
 	"slices"
 )
@@ -11,6 +12,7 @@ const (
 	openPacks   = 32 // packs open at once
 	maxPackAge  = 64 // packs opened until an open pack must close
 	windowSteps = 16 // steps over which finished packs are dealt
+	roundPacks  = 8  // packs of like cost that BalanceCompute puts side by side
 )
 
 // groups are packs of sequence IDs in one array: pack k is ids[ends[k-1]:ends[k]].
@@ -47,19 +49,19 @@ func (plan *Plan) pack(order, lengths []int32, p BatchesParams, rng *Rand) {
 		packs = bestFit(order, lengths, p.MaxLength, nil)
 	}
 	ranks := ascending(packs.len())
+	sequences := func(k int32) float64 { return float64(len(packs.at(int(k)))) }
 	switch {
 	case p.Packing == PackingBestFitDecreasing:
 		Shuffle(rng, ranks)
 	case p.Packing == PackingDefault && p.Balance == BalanceCompute:
-		deal(ranks, p.BatchSize, rng, func(k int32) float64 {
-			var c float64
+		rounds(ranks, p.BatchSize, rng, func(k int32) (cost float64) {
 			for _, id := range packs.at(int(k)) {
-				c += p.cost(lengths[id])
+				cost += p.cost(lengths[id])
 			}
-			return c
-		})
+			return cost
+		}, sequences)
 	case p.Packing == PackingDefault:
-		deal(ranks, p.BatchSize, rng, func(k int32) float64 { return float64(len(packs.at(int(k)))) })
+		deal(ranks, p.BatchSize, rng, sequences)
 	}
 	plan.grow(len(order), len(ranks), (len(ranks)+p.BatchSize-1)/p.BatchSize)
 	for step := range slices.Chunk(ranks, p.BatchSize) {
@@ -275,6 +277,31 @@ func deal(packs []int32, perStep int, rng *Rand, weight func(pack int32) float64
 		}
 		Shuffle(rng, whole)
 		copy(window, slices.Concat(steps...))
+	}
+}
+
+// rounds reorders packs so that those that devices compute at the same time cost about the same: in each window of windowSteps steps they
+// are sorted by cost and cut into rounds of up to roundPacks, which are dealt to steps by their numbers of sequences. What is left over for
+// a partial step stays last.
+func rounds(packs []int32, perStep int, rng *Rand, cost, sequences func(pack int32) float64) {
+	size := min(perStep, roundPacks)
+	for perStep%size != 0 {
+		size--
+	}
+	for window := range slices.Chunk(packs[:len(packs)/perStep*perStep], windowSteps*perStep) {
+		slices.SortStableFunc(window, func(a, b int32) int { return cmp.Compare(cost(a), cost(b)) })
+		of := slices.Clone(window)
+		order := ascending(len(window) / size)
+		deal(order, perStep/size, rng, func(r int32) float64 {
+			n := 0.0
+			for _, k := range of[int(r)*size : (int(r)+1)*size] {
+				n += sequences(k)
+			}
+			return n
+		})
+		for i, r := range order {
+			copy(window[i*size:], of[int(r)*size:(int(r)+1)*size])
+		}
 	}
 }
 

@@ -87,7 +87,7 @@ which takes what is left.`,
 	f.Uint64Var(&p.Seed, "seed", 0, "seed of every random choice")
 	f.IntVar(&epoch, "epoch", 0, "epoch to plan, from 0")
 	f.StringVar((*string)(&p.OverLength), "over-length", string(datasets.TruncateRight), "truncate-right, truncate-middle, drop or error")
-	f.StringVar((*string)(&p.Balance), "balance", "", "what packing makes even: tokens or compute")
+	f.StringVar((*string)(&p.Balance), "balance", "", "what packing makes even: tokens, or compute (packs that devices compute at the same time)")
 	f.IntVar(&p.Block, "block", 0, "sequences planned together; 1048576 if not given")
 	f.StringVar(&p.Compat, "compat", "", "thudm: leave out what the published code leaves out")
 	f.BoolVar(&stats, "stats", false, "print statistics instead of the plan")
