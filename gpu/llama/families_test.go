@@ -203,6 +203,38 @@ func TestRecomputationGivesTheSameBits(t *testing.T) {
 	}
 }
 
+func TestPaddingChangesNeitherLossNorGradient(t *testing.T) {
+	for name, f := range families {
+		t.Run(name, func(t *testing.T) {
+			m := randomModel(t, parse(t, f), openHost(t), gpu.Float64)
+			if err := m.EnableTraining(llama.Placement{}); err != nil {
+				t.Fatal(err)
+			}
+			p := threeSequences(23)
+			p.Labels[22] = p.InputIDs[22] // the longest ends in a target
+			padded := datasets.Pack{CuSeqlens: []int32{0}}
+			for i := range p.Sequences() {
+				ids, labels := slices.Clone(p.InputIDs[p.CuSeqlens[i]:p.CuSeqlens[i+1]]), slices.Clone(p.Labels[p.CuSeqlens[i]:p.CuSeqlens[i+1]])
+				for len(ids) < 15 {
+					ids, labels = append(ids, 0), append(labels, datasets.IgnoreIndex)
+				}
+				padded.InputIDs, padded.Labels = append(padded.InputIDs, ids...), append(padded.Labels, labels...)
+				padded.CuSeqlens = append(padded.CuSeqlens, int32(len(padded.InputIDs)))
+			}
+			loss, grad := gradient(t, m, &p)
+			loss2, grad2 := gradient(t, m, &padded)
+			if math.Abs(loss-loss2) > 1e-12*loss {
+				t.Errorf("the loss is %.16g, padded %.16g", loss, loss2)
+			}
+			for i := range grad {
+				if math.Abs(grad[i]-grad2[i]) > 1e-12 {
+					t.Fatalf("gradient %d is %.16g, padded %.16g", i, grad[i], grad2[i])
+				}
+			}
+		})
+	}
+}
+
 func TestForwardEqualsAPlainReference(t *testing.T) {
 	for name, f := range families {
 		t.Run(name, func(t *testing.T) {

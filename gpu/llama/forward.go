@@ -84,7 +84,7 @@ func (m *Model) layerForward(i int, a *activations, s *kept, x gpu.Buffer, posit
 // hidden runs all layers. What the gradient needs is kept as far as a has room for it.
 func (m *Model) hidden(w *workspace, a *activations, p *datasets.Pack) error {
 	positions := w.positions[:len(p.InputIDs)]
-	if err := m.rope.positions(positions, p.CuSeqlens); err != nil {
+	if err := m.rope.positions(positions, p); err != nil {
 		return err
 	}
 	a.x.reset(len(m.layers) + 1)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/gpu"
 )
 
@@ -67,8 +68,9 @@ func (r *ropeTable) row(length int) int {
 	return 0
 }
 
-// positions writes the table row of each token of sequences with the given boundaries.
-func (r *ropeTable) positions(dst []int32, cu []int32) error {
+// positions writes the table row of each token of a micro-batch.
+func (r *ropeTable) positions(dst []int32, pack *datasets.Pack) error {
+	cu := pack.CuSeqlens
 	if len(r.blocks) > 64 { // bounds the table
 		r.blocks, r.hostCos, r.hostSin, r.plain = map[int]int{}, nil, nil, 0
 	}
@@ -76,15 +78,31 @@ func (r *ropeTable) positions(dst []int32, cu []int32) error {
 	for pass := range 2 {
 		for i := range len(cu) - 1 {
 			n := int(cu[i+1] - cu[i])
-			at := r.row(n)
+			scaled := n
+			if r.cfg.RopeScaling.Type == "dynamic" {
+				scaled = learned(pack, i)
+			}
+			at := r.row(scaled)
 			if pass == 1 {
 				for p := range n {
-					dst[int(cu[i])+p] = int32(at + p)
+					dst[int(cu[i])+p] = int32(at + min(p, scaled-1))
 				}
 			}
 		}
 	}
 	return r.upload()
+}
+
+// learned returns the length of sequence i up to its last target. What follows counts for no target, padding or not, so that this
+// is the length that scaling goes by: else the loss would depend on the layout.
+func learned(p *datasets.Pack, i int) int {
+	from, to := int(p.CuSeqlens[i]), int(p.CuSeqlens[i+1])
+	if p.Labels != nil {
+		for to > from+1 && p.Labels[to-1] == datasets.IgnoreIndex {
+			to--
+		}
+	}
+	return to - from
 }
 
 func (r *ropeTable) upload() error {
