@@ -127,6 +127,9 @@ func placeError(parameter string, err error) error {
 	if errors.Is(err, artifact.ErrUnavailable) {
 		return &problem{StoreUnavailable, fmt.Errorf("%s: %w", parameter, err)}
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return badData("%s: %w; mend the path: it must be there for every cpu worker", parameter, err)
+	}
 	return badData("%s: %w", parameter, err)
 }
 

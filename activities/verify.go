@@ -92,6 +92,12 @@ func (a *Activities) verifyBytes(ctx context.Context, run *artifact.RunRecord, o
 	repaired := map[artifact.Ref]Finding{}
 	for _, f := range report.Failures {
 		finding := Finding{Ref: f.Ref, Cells: cells[f.Ref], Output: f.Output, Problem: damage(f.Err)}
+		if replaced := (*artifact.ReplacedError)(nil); errors.As(f.Err, &replaced) {
+			finding.Repair = fmt.Sprintf("%[1]s was replaced after it had been used: starter verify %[2]s --level derived says how it differs from what it should be; "+
+				"delete actions/%[3]s/%[4]s/%[5]d.json, and starter verify %[2]s --repair brings the right one back", replaced.Input, run.ID, replaced.Input.Stage, replaced.Input.Key, replaced.Input.Generation)
+			v.Findings = append(v.Findings, finding)
+			continue
+		}
 		outcome, ok := repaired[f.Ref]
 		if !ok {
 			outcome = a.mend(ctx, run, f.Ref, o)

@@ -18,9 +18,20 @@ import (
 type BarSeries struct {
 	Name              string
 	Values, Low, High []float64
+	// Partial, where given, marks values that lack samples: their bars are hollow.
+	Partial []bool
 	// Colour is a hex colour; empty means the next of the palette.
 	Colour string
 }
+
+// add appends a table's cell.
+func (s *BarSeries) add(c Cell) {
+	s.Values = append(s.Values, valueOrNaN(c))
+	s.Partial = append(s.Partial, c.HasValue() && c.Incomplete)
+}
+
+// partial tells whether the value of a group lacks samples.
+func (s *BarSeries) partial(group int) bool { return s.Partial != nil && s.Partial[group] }
 
 // BarChart is a set of groups of bars.
 type BarChart struct {
@@ -35,7 +46,7 @@ type BarChart struct {
 
 // Bars draws c: training times (Figure 5), an overview of scores (Figure 1), parts of the loss.
 func Bars(f Figure, c BarChart) (*Figure, error) {
-	drawn := false
+	drawn, partial := false, false
 	top, bottom := 0.0, 0.0
 	for i := range c.Series {
 		s := &c.Series[i]
@@ -50,6 +61,7 @@ func Bars(f Figure, c BarChart) (*Figure, error) {
 				continue
 			}
 			drawn = true
+			partial = partial || s.partial(g)
 			top, bottom = max(top, v), min(bottom, v)
 			if s.High != nil && !math.IsNaN(s.High[g]) {
 				top, bottom = max(top, s.High[g]), min(bottom, s.Low[g])
@@ -93,6 +105,10 @@ func Bars(f Figure, c BarChart) (*Figure, error) {
 		f.drawing.keys = append(f.drawing.keys, key{s.Name, s.Colour})
 	}
 	f.Alt = c.alt(f.Title)
+	if partial {
+		f.Caption = strings.TrimSpace(f.Caption + " Hollow bars lack samples and are not final.")
+		f.Marks = union(f.Marks, []string{NoteIncomplete})
+	}
 	return &f, nil
 }
 
@@ -105,6 +121,9 @@ func (c BarChart) alt(title string) string {
 			v := "not measured"
 			if !math.IsNaN(s.Values[g]) {
 				v = barNumber(s.Values[g], c.Decimals)
+			}
+			if s.partial(g) {
+				v += " (incomplete)"
 			}
 			parts = append(parts, s.Name+" "+v)
 		}
@@ -145,7 +164,12 @@ func (b *bars) Plot(c draw.Canvas, p *plot.Plot) {
 			}
 			left, right := center-width*0.45, center+width*0.45
 			c.SetColor(hexColour(s.Colour))
-			c.Fill(rectangle(left, y(base), right, y(base+v)))
+			if bar := rectangle(left, y(base), right, y(base+v)); s.partial(g) {
+				c.SetLineWidth(1.5)
+				c.Stroke(bar)
+			} else {
+				c.Fill(bar)
+			}
 			number := barNumber(v, b.Decimals)
 			if b.Stacked {
 				if h := y(base+v) - y(base); h > smallText+3 && width > inside.Width(number)+4 {

@@ -28,7 +28,7 @@ func Correlate(x, y []float64) (Correlation, error) {
 		return Correlation{}, fmt.Errorf("correlate: %d and %d values; they must be pairs", len(x), len(y))
 	}
 	if len(x) < 2 {
-		return Correlation{}, fmt.Errorf("correlate: %d pairs of values; at least two are needed", len(x))
+		return Correlation{}, fmt.Errorf("correlate: at least two pairs of values are needed, there are %d", len(x))
 	}
 	for _, side := range []struct {
 		name string

@@ -114,7 +114,7 @@ func TestCorrelationsThatAreNotDefinedAreErrors(t *testing.T) {
 		want string
 	}{
 		"lists of different lengths": {[]float64{1, 2}, []float64{1}, "2 and 1 values"},
-		"a single pair":              {[]float64{1}, []float64{1}, "1 pairs of values; at least two are needed"},
+		"a single pair":              {[]float64{1}, []float64{1}, "at least two pairs of values are needed, there are 1"},
 		"a constant list":            {[]float64{1, 2}, []float64{3, 3}, "the second list is constant (all values are 3)"},
 		"a value that is missing":    {[]float64{1, math.NaN()}, []float64{3, 4}, "the first list's value 2 is NaN; leave the pair out"},
 	} {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -154,6 +155,24 @@ func TestFiguresWithoutNumbersAreErrors(t *testing.T) {
 	}
 	if _, err := LearningCurves(f, []CurveSeries{{Points: []CurvePoint{{Step: 0, Loss: 1}}}}, 1); err == nil {
 		t.Error("a decay of 1 was accepted")
+	}
+}
+
+func TestBarsThatLackSamplesSaySo(t *testing.T) {
+	s := BarSeries{Name: "ours"}
+	s.add(Cell{Value: 3, N: 9})
+	s.add(Cell{Value: 2, N: 4, Wanted: 9, Incomplete: true})
+	f, err := Bars(Figure{Title: "Scores", Caption: "Ours."}, BarChart{Groups: []string{"a", "b"}, Series: []BarSeries{s}, Decimals: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Alt != "Scores. a: ours 3.0; b: ours 2.0 (incomplete)." || f.Caption != "Ours. Hollow bars lack samples and are not final." || !slices.Contains(f.Marks, NoteIncomplete) {
+		t.Errorf("%q, %q, %q", f.Alt, f.Caption, f.Marks)
+	}
+	whole := BarSeries{Name: "ours"}
+	whole.add(Cell{Value: 3, N: 9})
+	if f, err := Bars(Figure{Title: "Scores"}, BarChart{Groups: []string{"a"}, Series: []BarSeries{whole}}); err != nil || f.Caption != "" || len(f.Marks) > 0 {
+		t.Errorf("%q, %q, %v", f.Caption, f.Marks, err)
 	}
 }
 

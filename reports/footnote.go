@@ -63,9 +63,19 @@ func answeredNote(by string) []string {
 	return []string{answeredPrefix + by}
 }
 
-// answered are the marks of a cell that say who answered.
-func answered(c Cell) []string {
-	return slices.DeleteFunc(slices.Clone(c.Marks), func(id string) bool { return !strings.HasPrefix(id, answeredPrefix) })
+// toldBeside are the marks of a cell that a figure showing it repeats: who answered, who judged, and what else keeps the value from
+// standing beside others.
+func toldBeside(c Cell) []string {
+	if !c.HasValue() {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(c.Marks), func(id string) bool {
+		switch id {
+		case NoteOffline, NoteSubset, NoteUndated, NoteMoved, NoteOwnPrompt, NoteImported:
+			return false
+		}
+		return !strings.HasPrefix(id, answeredPrefix)
+	})
 }
 
 func defineAnswered(defs map[string]string, marks []string) {

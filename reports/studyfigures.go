@@ -62,7 +62,7 @@ func LossShareFigure(s *Study) (*Figure, error) {
 		label := strings.TrimPrefix(strings.TrimPrefix(r.Cells[0].Text, "of the "), "target ")
 		c.Groups = append(c.Groups, label)
 		for j, cell := range r.Cells[1:] {
-			c.Series[j].Values = append(c.Series[j].Values, valueOrNaN(cell))
+			c.Series[j].add(cell)
 			f.Sources = union(f.Sources, cell.Sources)
 		}
 	}
@@ -163,7 +163,7 @@ func paperTime(s *Study, f Figure) (*Figure, error) {
 			cells := s.comparable(model, method)
 			cell := timingCell(cells, func(t *Timing) (float64, bool) { return t.Seconds / 3600, t.Seconds > 0 })
 			any = any || cell.HasValue()
-			ours.Values = append(ours.Values, valueOrNaN(cell))
+			ours.add(cell)
 			f.Sources = union(f.Sources, cell.Sources)
 		}
 		if known {
@@ -311,8 +311,8 @@ func OverviewFigure(s *Study) (*Figure, error) {
 			published.Values = append(published.Values, v)
 			cell := s.cell(Metric{Name: paper.LongBenchChat}, s.matching(r))
 			any = any || cell.HasValue()
-			f.Marks = union(f.Marks, answered(cell))
-			ours.Values = append(ours.Values, valueOrNaN(cell))
+			f.Marks = union(f.Marks, toldBeside(cell))
+			ours.add(cell)
 			f.Sources = union(f.Sources, cell.Sources)
 		}
 		c.Series = append(c.Series, published)
@@ -324,8 +324,8 @@ func OverviewFigure(s *Study) (*Figure, error) {
 		ours := BarSeries{Name: model, Colour: seriesColours[(len(models)+1+i)%len(seriesColours)]}
 		for _, method := range c.Groups {
 			cell := s.cell(Metric{Name: paper.LongBenchChat}, s.comparable(model, method))
-			f.Marks = union(f.Marks, answered(cell))
-			ours.Values = append(ours.Values, valueOrNaN(cell))
+			f.Marks = union(f.Marks, toldBeside(cell))
+			ours.add(cell)
 			f.Sources = union(f.Sources, cell.Sources)
 		}
 		if slices.ContainsFunc(ours.Values, func(v float64) bool { return !math.IsNaN(v) }) {
@@ -351,8 +351,8 @@ func LeaderboardFigure(s *Study) (*Figure, error) {
 		published.Values = append(published.Values, *r.Cells[2].Published)
 		for j, cell := range r.Cells[2:] {
 			measured = measured || cell.HasValue()
-			f.Marks = union(f.Marks, answered(cell))
-			ours[j].Values = append(ours[j].Values, valueOrNaN(cell))
+			f.Marks = union(f.Marks, toldBeside(cell))
+			ours[j].add(cell)
 			f.Sources = union(f.Sources, cell.Sources)
 		}
 	}

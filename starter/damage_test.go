@@ -136,6 +136,22 @@ func checkDamage(t *testing.T, r *remote, id string) {
 				remove(t, m)
 				rewriteRun(t, dir, func(v map[string]any) { v["tables"].(map[string]any)["key"] = strings.Repeat("7", 64) })
 			}, exitFailed, []string{"BAD", "missing"}, []string{"made from what its tables were made from"}, "", []string{"start the run again"}},
+		"scores that were replaced by others under their name": {
+			func(t *testing.T, dir string) {
+				paths, err := filepath.Glob(filepath.Join(dir, "actions", "scores", "*", "1.json"))
+				if err != nil || len(paths) < 2 {
+					t.Fatal(paths, err)
+				}
+				var other map[string]any
+				data, err := os.ReadFile(paths[1])
+				if err == nil {
+					err = json.Unmarshal(data, &other)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				rewriteSealed(t, paths[0], func(v map[string]any) { v["outputs"] = other["outputs"] })
+			}, exitFailed, []string{"BAD       tables/", "is now", "was replaced after it had been used", "delete actions/scores/"}, nil, "", []string{"was replaced"}},
 		"a run that ended before its tables": {
 			func(t *testing.T, dir string) {
 				rewriteRun(t, dir, func(v map[string]any) { delete(v, "tables"); v["status"] = "failed" })

@@ -68,7 +68,9 @@ func foundations(ctx context.Context, store *artifact.Store, id string, o lineag
 			}
 			fmt.Fprintln(stdout)
 		}
-		if slices.ContainsFunc(f.Chain, func(c activities.TraceStage) bool { return c.Ref == f.Chain[len(f.Chain)-1].Ref && !maps.Equal(c.Inputs, f.Chain[len(f.Chain)-1].Inputs) }) {
+		if slices.ContainsFunc(f.Chain, func(c activities.TraceStage) bool {
+			return c.Ref == f.Chain[len(f.Chain)-1].Ref && !maps.Equal(c.Inputs, f.Chain[len(f.Chain)-1].Inputs)
+		}) {
 			fmt.Fprintln(stdout, "  several cells came to equal answers and share what followed; the way of each is shown")
 		}
 		if f.Documents != nil {

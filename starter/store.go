@@ -108,10 +108,13 @@ func listRuns(ctx context.Context, store *artifact.Store, asJSON bool, stdout, s
 	for _, r := range runs {
 		made, reused := map[artifact.Ref]bool{}, map[artifact.Ref]bool{}
 		for _, call := range r.Stages {
-			if call.Reused {
-				reused[call.Ref] = true
-			} else {
+			if !call.Reused {
 				made[call.Ref] = true
+			}
+		}
+		for _, call := range r.Stages { // what one cell made others may have found
+			if !made[call.Ref] {
+				reused[call.Ref] = true
 			}
 		}
 		took := "–"

@@ -16,6 +16,19 @@ type VerifyFailure struct {
 	Err    error  `json:"-"`
 }
 
+// ReplacedError says that what a result was made from is another result now: whole, but not the one that the result's key names. No repair
+// of bytes mends that.
+type ReplacedError struct {
+	Role      string
+	Input     Ref
+	Want, Got string // digests
+}
+
+// Error names both.
+func (e *ReplacedError) Error() string {
+	return fmt.Sprintf("it was made from %s %s, but %s is now %s", e.Role, e.Want, e.Input, e.Got)
+}
+
 // VerifyReport is what Verify has looked at and found.
 type VerifyReport struct {
 	Manifests int             `json:"manifests"`
@@ -120,7 +133,7 @@ func (v *verification) inputs(ref Ref, m *Manifest) {
 	for role, want := range action.Inputs {
 		in, named := m.Inputs[role]
 		if input := v.manifests[in]; named && input != nil && input.Digest() != want {
-			v.fail(ref, "", fmt.Errorf("it was made from %s %s, but %s is now %s", role, want, in, input.Digest()))
+			v.fail(ref, "", &ReplacedError{Role: role, Input: in, Want: want, Got: input.Digest()})
 		}
 	}
 }
