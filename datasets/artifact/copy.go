@@ -62,8 +62,7 @@ func Copy(ctx context.Context, from, to *Store, run *RunRecord, progress func(Co
 			return report, err
 		}
 	}
-	record := *run
-	return report, to.PutRun(ctx, &record)
+	return report, to.putRun(ctx, run)
 }
 
 // result copies one manifest and its blobs.

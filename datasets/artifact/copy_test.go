@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 	"time"
 )
 
@@ -73,6 +75,9 @@ func TestCopyCarriesARunAndNothingElse(t *testing.T) {
 	copied, err := to.Run(t.Context(), "r")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if diff := cmp.Diff(run, copied); diff != "" {
+		t.Errorf("the record is another: %s", diff)
 	}
 	for _, ref := range copied.Refs() {
 		m, err := to.Current(t.Context(), ref)

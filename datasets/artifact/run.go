@@ -118,6 +118,13 @@ func (r *RunRecord) replaces(old *RunRecord) bool {
 // PutRun stores a run record. A record that is older than the stored one (a late repetition) changes nothing and is no
 // error. It sets Version and Updated.
 func (s *Store) PutRun(ctx context.Context, r *RunRecord) error {
+	r.Version = RunVersion
+	r.Updated = time.Now().UTC()
+	return s.putRun(ctx, r)
+}
+
+// putRun is PutRun for a record as it is, such as a copied one.
+func (s *Store) putRun(ctx context.Context, r *RunRecord) error {
 	key, err := r.key()
 	if err != nil {
 		return err
@@ -125,8 +132,6 @@ func (s *Store) PutRun(ctx context.Context, r *RunRecord) error {
 	if r.Status != Running && !r.Status.Finished() {
 		return fmt.Errorf("run %s: unknown status %q", r.ID, r.Status)
 	}
-	r.Version = RunVersion
-	r.Updated = time.Now().UTC()
 	data, err := seal(r)
 	if err != nil {
 		return fmt.Errorf("run %s: %w", r.ID, err)
