@@ -374,7 +374,11 @@ func LearningCurves(f Figure, series []CurveSeries, decay float64) (*Figure, err
 	if !(decay >= 0 && decay < 1) {
 		return nil, fmt.Errorf("figure %s: decay is %v; it must be at least 0 and below 1", f.Name, decay)
 	}
-	p := newPlot("optimizer step", "training loss (nats/token)")
+	axis := "training loss (nats/token)"
+	if slices.ContainsFunc(series, func(s CurveSeries) bool { return len(s.HeldOut) > 0 }) {
+		axis = "loss (nats/token)"
+	}
+	p := newPlot("optimizer step", axis)
 	p.X.Tick.Marker, p.Y.Tick.Marker = niceTicks{}, niceTicks{}
 	d := drawing{width: figureWidth, height: figureHeight, paint: p.Draw}
 	p.Add(grid{})
