@@ -15,5 +15,9 @@ func paramError(field, format string, args ...any) error {
 type OverLengthError struct{ Sequence, Length, MaxLength int }
 
 func (e *OverLengthError) Error() string {
-	return fmt.Sprintf("sequence %d has %d tokens, max_length is %d; set over_length: truncate-right", e.Sequence, e.Length, e.MaxLength)
+	what := "it"
+	if e.Sequence >= 0 {
+		what = fmt.Sprintf("sequence %d", e.Sequence)
+	}
+	return fmt.Sprintf("%s has %d tokens, max_length is %d; raise it, or set over_length: truncate-right", what, e.Length, e.MaxLength)
 }
