@@ -8,6 +8,7 @@ import (
 
 	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/documents"
+	"github.com/longalign/longalign-go/datasets/tokens"
 	"github.com/longalign/longalign-go/reports"
 )
 
@@ -117,6 +118,14 @@ func (j *job) dataSummary(ctx context.Context, of cellsData) (*reports.DataSumma
 		return nil, err
 	}
 	s.AnswerLengths, s.InputLengths = set.Targets(), set.Lengths()
+	var tokenized datasets.TokensReport
+	if err := j.readJSON(ctx, of.tokens, "report.json", &tokenized); err != nil {
+		return nil, err
+	}
+	s.CutOff = tokenized.CutAnswers - tokenized.Dropped[tokens.DroppedNoTarget] - tokenized.Dropped[tokens.DroppedCutAnswer]
+	for _, reason := range slices.Sorted(maps.Keys(tokenized.Dropped)) {
+		s.LeftOut = append(s.LeftOut, reports.Count{Name: reason, N: tokenized.Dropped[reason]})
+	}
 	m, err := j.input(ctx, of.tokens)
 	if err != nil {
 		return nil, err

@@ -163,6 +163,15 @@ func (j *job) putTokensReport(ctx context.Context, report datasets.TokensReport)
 		j.count("sequences", int64(report.Sequences))
 		j.count("tokens", report.Ledger.Trained+report.Ledger.Prompt)
 		j.count("truncated", int64(report.Truncated))
+		if report.CutAnswers > 0 {
+			j.count("answers cut off", int64(report.CutAnswers))
+		}
+		if report.EmptyReplies > 0 {
+			j.count("empty replies removed", int64(report.EmptyReplies))
+		}
+		for reason, n := range report.Dropped {
+			j.count("dropped: "+reason, int64(n))
+		}
 	}
 	var err error
 	if j.manifest.Ledger, err = json.Marshal(report.Ledger); err != nil {

@@ -123,6 +123,12 @@ func (d *DataSummary) instanceRows(buckets []Bucket) []Row {
 	for _, c := range d.Drawn {
 		rows = append(rows, Row{Section: d.of("drawn for training, by source"), Cells: []Cell{Label(c.Name), number(c.N), Blank(), Blank()}})
 	}
+	for _, c := range d.LeftOut {
+		rows = append(rows, Row{Section: d.of("not trained on, by reason"), Cells: []Cell{Label(c.Name), number(c.N), Blank(), Blank()}})
+	}
+	if d.CutOff > 0 {
+		rows = append(rows, Row{Section: d.of("trained on in part"), Cells: []Cell{Label("answer cut off in part"), number(d.CutOff), Blank(), Blank()}})
+	}
 	if len(lengths) == 0 {
 		return rows
 	}
@@ -137,7 +143,7 @@ func (d *DataSummary) instanceRows(buckets []Bucket) []Row {
 		if n := len(inside); n > 0 {
 			median = number(inside[(n-1)/2])
 		}
-		rows = append(rows, Row{Section: d.of("drawn for training, by answer length"), Cells: []Cell{Label(b.String() + " tokens"), number(len(inside)), Blank(), median}})
+		rows = append(rows, Row{Section: d.of("trained on, by answer length"), Cells: []Cell{Label(b.String() + " tokens"), number(len(inside)), Blank(), median}})
 	}
 	return rows
 }

@@ -219,6 +219,9 @@ type DataSummary struct {
 	Instances []TaskCount `json:"instances,omitempty"`
 	// Drawn are the training conversations by where they come from, where instructions were mixed with files.
 	Drawn []Count `json:"drawn,omitempty"`
+	// LeftOut are conversations drawn that are not trained on, by reason; CutOff are those trained on without the end of an answer.
+	LeftOut []Count `json:"left_out,omitempty"`
+	CutOff  int     `json:"cut_off,omitempty"`
 	// AnswerLengths and InputLengths are of the training sequences, in tokens.
 	AnswerLengths []int    `json:"answer_lengths,omitempty"`
 	InputLengths  []int    `json:"input_lengths,omitempty"`

@@ -34,9 +34,10 @@ func demoStudy() *Study {
 			{Text: "MMLU stays the same.", Metric: "MMLU", A: "packing", B: "naive", Direction: ExpectEqual},
 		},
 		Data: &DataSummary{
-			Documents:    []Count{{Name: "Go packages", N: 412, Tokens: 310_220, HeldOut: 40}, {Name: "language specification", N: 1, Tokens: 31_877}},
-			Dropped:      []Count{{Name: "duplicate", N: 37}, {Name: "longer than the context", N: 12}, {Name: "not UTF-8", N: 1}},
-			Instances:    []TaskCount{{"name the function", 240, 24, 5}, {"doc comment", 180, 18, 61}, {"look-up", 60, 18, 12}},
+			Documents: []Count{{Name: "Go packages", N: 412, Tokens: 310_220, HeldOut: 40}, {Name: "language specification", N: 1, Tokens: 31_877}},
+			Dropped:   []Count{{Name: "duplicate", N: 37}, {Name: "longer than the context", N: 12}, {Name: "not UTF-8", N: 1}},
+			Instances: []TaskCount{{"name the function", 240, 24, 5}, {"doc comment", 180, 18, 61}, {"look-up", 60, 18, 12}},
+			LeftOut:   []Count{{Name: "answer cut off whole", N: 7}}, CutOff: 3,
 			InputLengths: nil, Marks: []string{NoteSynthetic}, Sources: []string{"instructions/" + strings.Repeat("b", 12) + "/1"},
 		},
 		Charges: []Charge{
