@@ -155,7 +155,11 @@ func runTrain(ctx context.Context, stdout, stderr io.Writer, f trainFlags, o tra
 	if plan.Recompute != train.RecomputeNone || plan.Offload != train.OffloadNone {
 		fmt.Fprintf(stderr, "train: memory: %v\n", plan)
 	}
-	t.SetInputs(map[string]string{"model": in.model, "packs": in.packs.digest, "packs_per_step": strconv.Itoa(f.perStep)})
+	inputs := map[string]string{"model": in.model, "packs": in.packs.digest, "packs_per_step": strconv.Itoa(f.perStep)}
+	if f.held != "" { // so that one curve is measured on one thing
+		inputs["eval_packs"], inputs["eval_every"] = in.held.digest, strconv.Itoa(f.evalEvery)
+	}
+	t.SetInputs(inputs)
 	unlock, err := store.Lock()
 	if err != nil {
 		return err

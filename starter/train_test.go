@@ -114,6 +114,38 @@ func TestTrainingGoesOnWhereItWasInterrupted(t *testing.T) {
 	}
 }
 
+func TestResumingWithOtherHeldOutDataIsRefused(t *testing.T) {
+	model, packs := tinyTraining(t)
+	data, err := os.ReadFile(packs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := filepath.Join(t.TempDir(), "held.jsonl")
+	first, _, _ := bytes.Cut(data, []byte("\n"))
+	if err := os.WriteFile(held, first, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := t.TempDir()
+	if code, _, stderr := starterRun(t.Context(), trainArgs(model, packs, out, "--eval-packs", held, "--eval-every", "1")...); code != exitDone {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	for name, tt := range map[string]struct {
+		args []string
+		want string
+	}{
+		"other packs":        {[]string{"--eval-packs", packs, "--eval-every", "1"}, "resume: eval_packs is sha256 "},
+		"at other steps":     {[]string{"--eval-packs", held, "--eval-every", "2"}, "resume: eval_every is 2, the checkpoint was made with 1"},
+		"no longer measured": {nil, "resume: eval_every is none, the checkpoint was made with 1"},
+	} {
+		if code, _, stderr := starterRun(t.Context(), trainArgs(model, packs, out, append(tt.args, "--resume")...)...); code != exitUsage || !strings.Contains(stderr, tt.want) {
+			t.Errorf("%s: exit %d: %s, want %q", name, code, stderr, tt.want)
+		}
+	}
+	if code, _, stderr := starterRun(t.Context(), trainArgs(model, packs, out, "--eval-packs", held, "--eval-every", "1", "--resume")...); code != exitDone {
+		t.Errorf("the same: exit %d: %s", code, stderr)
+	}
+}
+
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

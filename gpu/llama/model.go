@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 
 	"github.com/longalign/longalign-go/gpu"
 )
@@ -57,7 +58,13 @@ func accumulatorType(t gpu.DType) gpu.DType {
 // newModel allocates a model with all weights zero.
 func newModel(c *Config, dev gpu.Device, dtype gpu.DType) (*Model, error) {
 	if !dev.Supports(dtype) {
-		return nil, fmt.Errorf("the %s device does not compute in %s; choose another dtype", dev.Info().Kind, dtype)
+		var can []string
+		for _, t := range []gpu.DType{gpu.Float32, gpu.BFloat16, gpu.Float64} {
+			if dev.Supports(t) {
+				can = append(can, t.String())
+			}
+		}
+		return nil, fmt.Errorf("the %s device does not compute in %s; choose %s (weights stored in any type are read and written all the same)", dev.Info().Kind, dtype, strings.Join(can, " or "))
 	}
 	m := &Model{cfg: c, dev: dev, dtype: dtype, plan: newPlan(c)}
 	m.rope = ropeTable{cfg: c, dev: dev, dtype: accumulatorType(dtype), blocks: map[int]int{}}

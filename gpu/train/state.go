@@ -127,12 +127,27 @@ func (r Record) sameRun(other Record) error {
 			return &ResumeError{name, is[name], was[name]}
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.Inputs)) {
+	inputs := maps.Clone(r.Inputs)
+	if inputs != nil { // the checkpoint's alone are no contradiction where none are said
+		maps.Copy(inputs, other.Inputs)
+	}
+	for _, name := range slices.Sorted(maps.Keys(inputs)) {
 		if r.Inputs[name] != other.Inputs[name] {
-			return &ResumeError{name, r.Inputs[name], cmp.Or(other.Inputs[name], "none")}
+			return &ResumeError{name, inputName(r.Inputs[name]), inputName(other.Inputs[name])}
 		}
 	}
 	return nil
+}
+
+// inputName is what messages call an input: the start of a digest is enough to tell two apart.
+func inputName(input string) string {
+	switch len(input) {
+	case 0:
+		return "none"
+	case 64:
+		return "sha256 " + input[:12] + "…"
+	}
+	return input
 }
 
 // check compares the run of s with the trainer's.
