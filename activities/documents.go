@@ -239,6 +239,7 @@ func joinDocuments(ctx context.Context, j *job, shards []*artifact.Manifest) err
 	facts := func(yield func(documents.Facts, error) bool) {
 		for i, m := range shards {
 			for f, err := range outputLines[documents.Facts](ctx, j, m, factsFile) {
+				j.moves.Add(1) // those dropped or drawn later are no standstill
 				if !yield(f, err) {
 					return
 				}
@@ -260,7 +261,7 @@ func (j *job) putDocuments(ctx context.Context, build func(write func(datasets.D
 	}
 	defer w.close()
 	report, err := build(func(d datasets.Document) error {
-		j.moves.Add(1)
+		j.moves.Add(1) // what was drawn is written when all is read
 		return w.add(d)
 	})
 	if err != nil {

@@ -165,6 +165,7 @@ func (j *job) portions(ctx context.Context, p datasets.TokensParams) ([]portion,
 				return nil, err
 			}
 			parts[i].size++
+			j.moves.Add(1) // counting a large file is no standstill
 			unpaired += int64(instance.Unpaired)
 		}
 		if unpaired > 0 {

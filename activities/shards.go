@@ -240,6 +240,7 @@ func writeParts(ctx context.Context, j *job, d *division, size int) error {
 		if err := w.add(item); err != nil {
 			return err
 		}
+		j.moves.Add(1)
 		if n++; n%size == 0 {
 			j.report(ctx, Progress{Done: int64(n), Unit: "item", Note: "dividing the work"})
 			if err := flush(); err != nil {
