@@ -150,7 +150,7 @@ func (r *Rehearsal) predictions(ctx context.Context, j *job, f *Foreseen) error 
 		return nil
 	}
 	options := train.DefaultOptions()
-	parameters := llama.MemoryPlan(config, gpu.Float32, llama.Placement{}, 0).Params
+	parameters := llama.MemoryPlan(config, gpu.Float32, llama.Placement{}, 0).Count
 	if perSecond, _ := r.speedOf(ctx, config, options, parameters, timedTokens); perSecond > 0 {
 		written := float64(min(p.Generate, f.Forecast.Samples) * p.MaxNewTokens)
 		f.Forecast.Seconds = tokens/(forwardOfStep*perSecond) + written/perSecond
@@ -224,7 +224,7 @@ func (r *Rehearsal) training(ctx context.Context, j *job, f *Foreseen) (*llama.C
 	if err != nil {
 		return config, badConfig("train.precision: %w", err)
 	}
-	n := llama.MemoryPlan(config, dtype, llama.Placement{}, 0).Params
+	n := llama.MemoryPlan(config, dtype, llama.Placement{}, 0).Count
 	f.Forecast.Parameters, f.Forecast.DiskBytes = n, n*int64(dtype.Size())
 	r.mu.Lock()
 	load, planned := r.planned[j.call.Inputs["batches"]]
@@ -330,17 +330,15 @@ func (r *Rehearsal) speedOf(ctx context.Context, c *llama.Config, o train.Option
 	}
 	if parameters <= timedParameters || r.Device.Kind != "host" {
 		key := fmt.Sprintf("%d %s", parameters, o.DType)
-		r.mu.Lock()
+		r.timing.Lock() // side by side, steps would be slower than in a run
+		defer r.timing.Unlock()
 		perSecond, known := r.measured[key]
-		r.mu.Unlock()
 		if !known {
 			var err error
 			if perSecond, err = r.time(ctx, c, o, min(tokens, timedTokens)); err != nil {
 				return 0, "not known: a step could not be timed: " + err.Error()
 			}
-			r.mu.Lock()
 			r.measured[key] = perSecond
-			r.mu.Unlock()
 		}
 		return perSecond, fmt.Sprintf("%.0f tokens/s, timed on a short step", perSecond)
 	}

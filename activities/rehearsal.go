@@ -39,7 +39,8 @@ type Rehearsal struct {
 	planned  map[artifact.Ref]train.Load // what imagined batches have at most
 	calls    map[string]Call             // by key
 	speeds   []speed
-	measured map[string]float64
+	timing   sync.Mutex         // held while a step is timed
+	measured map[string]float64 // guarded by timing
 }
 
 // Foreseen is one result that a run would use.

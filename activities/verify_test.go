@@ -422,6 +422,42 @@ func TestARehearsalForecastsWhatCostsAndTriesTheRest(t *testing.T) {
 	}
 }
 
+// The model's sizes leave gaps between its tensors, which are no parameters.
+func TestAForecastGoesByAnEarlierTrainingOfSuchAModel(t *testing.T) {
+	p := newTiny(t)
+	m := p.upToBatches()
+	device, err := p.DescribeDevice(t.Context(), "auto")
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier := p.training(m, nil)
+	earlier.Class = device.Class
+	found, err := p.Resolve(t.Context(), earlier)
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier.Key = found.Key
+	if _, err := p.Run(t.Context(), earlier); err != nil {
+		t.Fatal(err)
+	}
+	r, done, err := p.Rehearse(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := done(); err != nil {
+			t.Error(err)
+		}
+	}()
+	call := p.training(m, func(t *datasets.TrainParams) { t.LearningRate *= 2 })
+	if _, err := r.Make(t.Context(), call); err != nil {
+		t.Fatal(err)
+	}
+	if f := r.Foreseen()[0].Forecast; !strings.HasPrefix(f.Speed[strings.Index(f.Speed, "tokens/s"):], "tokens/s, as the training of") || f.Seconds <= 0 {
+		t.Errorf("%+v", f)
+	}
+}
+
 func countObjects(t *testing.T, s *artifact.Store) int {
 	t.Helper()
 	n := 0

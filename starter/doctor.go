@@ -313,7 +313,7 @@ func (d *doctor) files(spec workflows.Spec) {
 		if err != nil {
 			d.say("model", failing, elsewhere, "%v", err)
 		} else {
-			n := llama.MemoryPlan(c, gpu.BFloat16, llama.Placement{}, 0).Params
+			n := llama.MemoryPlan(c, gpu.BFloat16, llama.Placement{}, 0).Count
 			d.say("model", works, "", "%s: %.3g parameters", path, float64(n))
 		}
 	}

@@ -253,11 +253,7 @@ func (m *Model) Params() []Param { return m.plan.params }
 
 // NumParams returns the number of parameters.
 func (m *Model) NumParams() int {
-	n := 0
-	for _, p := range m.plan.params {
-		n += p.Len()
-	}
-	return n
+	return m.plan.count()
 }
 
 // Grads returns the flat gradient, nil unless the model trains. In host memory it is whole after LossAndGrad, not after ZeroGrad.

@@ -91,6 +91,14 @@ func (t part) slice(from, n int) part {
 	return part{param: t.param, from: t.from + from, rows: n}
 }
 
+// count is how many parameters there are, without the room between tensors that size has.
+func (p *plan) count() (n int) {
+	for _, t := range p.params {
+		n += t.Len()
+	}
+	return n
+}
+
 func newPlan(c *Config) *plan {
 	if c.Family == ChatGLM {
 		return chatGLMPlan(c)

@@ -42,6 +42,7 @@ type Use struct{ Device, Host int64 }
 
 // Footprint is the memory of a model in training, without its optimizer's moments.
 type Footprint struct {
+	Count              int64 // parameters
 	Params             int64 // elements of a flat buffer, gaps included
 	Weights, Gradients Use
 	Master             Use // float32 weights behind bfloat16 ones
@@ -55,7 +56,7 @@ func MemoryPlan(c *Config, dtype gpu.DType, p Placement, longest int) Footprint 
 	list := newPlan(c)
 	wide := int64(accumulatorType(dtype).Size())
 	n := int64(list.size)
-	f := Footprint{Params: n, Weights: Use{Device: n * int64(dtype.Size())}, Gradients: Use{Device: n * wide}}
+	f := Footprint{Count: int64(list.count()), Params: n, Weights: Use{Device: n * int64(dtype.Size())}, Gradients: Use{Device: n * wide}}
 	if p.OffloadGradients {
 		f.Gradients = Use{Device: int64(list.edges()+min(2, c.Layers)*list.widestLayer()) * wide, Host: n * wide}
 	}
