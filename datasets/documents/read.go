@@ -1,9 +1,10 @@
 // Package documents reads, filters and splits the texts that instructions are made from.
 //
-// Order: files → documents (Read) → bounds, exact duplicates, near duplicates, decontamination, split, draw,
-// up-sampling (Filter). Every document read is kept or counted under one reason.
+// Order: files → documents (Read) → bounds and facts of each alone → exact duplicates, decontamination, near duplicates, split, draw,
+// up-sampling. Build does all of it; Look and Decide do it for a corpus divided into groups of files. Every document read is
+// kept or counted under one reason.
 //
-// Everything streams: of the input one document is in memory at a time, of what was read
+// Everything streams: of the input a few documents are in memory at a time, two for each processor, of what was read
 // hashes remain. Only a draw of n documents holds n documents.
 //
 // What cannot be read is an InputError naming file and line; DocumentsParams.BadInput says whether it stops
