@@ -5,8 +5,9 @@
 
 Its advantages: bfloat16 weights without float32 masters and AdamW fused over them (a third of bench's optimizer traffic),
 torch.compile over each layer and the loss, which keeps its logits where they fit, the fastest attention over packed sequences that this PyTorch has (all are timed first: varlen_attn,
-flash-attn, flex_attention, one scaled_dot_product_attention a sequence), loss in chunks over tokens with a target only, and
-activations kept where they fit. It counts FLOPs as bench does.
+flash-attn, flex_attention, cuDNN over a nested tensor, one scaled_dot_product_attention a sequence; where the fastest does not compile
+into a layer, the next is taken), loss in chunks over tokens with a target only, activations kept where they fit, and an allocator
+whose segments grow. It counts FLOPs as bench does.
 """
 import argparse
 import inspect
@@ -16,6 +17,10 @@ import os
 import statistics
 import subprocess
 import time
+
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # the second is the name up to PyTorch 2.8
+if not any(name in os.environ for name in ALLOCATOR):
+    os.environ.update({name: "expandable_segments:True" for name in ALLOCATOR})
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +73,14 @@ def attentions(sizes, device):
                 return by_sequence(q, k, v)
 
         ways["cuDNN, a call a sequence"] = cudnn
+        offsets = bounds.long()
+
+        def nested(q, k, v):  # packed sequences of any length, from PyTorch 2.9 on with a gradient
+            q, k, v = (torch.nested.nested_tensor_from_jagged(x, offsets, min_seqlen=min(sizes), max_seqlen=longest).transpose(1, 2) for x in (q, k, v))
+            with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+                return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).values()
+
+        ways["cuDNN, nested"] = nested
     except (ImportError, AttributeError):
         pass
     try:
@@ -112,8 +125,9 @@ def wait(device):
 
 
 def fastest(ways, sizes, heads, width, device, dtype):
-    """Times the passes of each way, with FLOPs of pairs under the diagonal as `bench kernels` counts them, and returns the best."""
-    best, tokens = None, sum(sizes)
+    """Times the passes of each way, with FLOPs of pairs under the diagonal as `bench kernels` counts them. Returns those that work,
+    the fastest first: [(name, way)]."""
+    ranked, tokens = [], sum(sizes)
     flops = 2 * sum(n * n for n in sizes) * heads * width
     for name, f in ways.items():
         x = [torch.randn(tokens, heads, width, device=device, dtype=dtype, requires_grad=True) for _ in range(3)]
@@ -135,11 +149,15 @@ def fastest(ways, sizes, heads, width, device, dtype):
             continue
         back = min(both) - min(forward)
         print(f"attention by {name}: {1e3 * min(forward):.2f} ms forward, {flops / min(forward) / 1e12:.3g} TFLOP/s, {1e3 * back:.2f} ms backward, {2.5 * flops / back / 1e12:.3g} TFLOP/s")
-        if best is None or min(both) < best[0]:
-            best = (min(both), name, f)
-    if best is None:
+        ranked.append((min(both), name, f))
+    if not ranked:
         raise SystemExit("no attention works here")
-    return best[1], best[2]
+    return [(name, f) for _, name, f in sorted(ranked, key=lambda x: x[0])]
+
+
+def norm(x, w):
+    y = x.float()
+    return (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-5)).to(x.dtype) * w
 
 
 class Layer(torch.nn.Module):
@@ -151,16 +169,12 @@ class Layer(torch.nn.Module):
         self.qkv, self.o = weight(3 * width, width), weight(width, width)
         self.gate_up, self.down = weight(2 * inner, width), weight(width, inner)
 
-    def norm(self, x, w):
-        y = x.float()
-        return (y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-5)).to(x.dtype) * w
-
     def forward(self, x, cos, sin):
-        q, k, v = F.linear(self.norm(x, self.norm1), self.qkv).view(x.shape[0], 3, self.heads, -1).unbind(1)
+        q, k, v = F.linear(norm(x, self.norm1), self.qkv).view(x.shape[0], 3, self.heads, -1).unbind(1)
         half = q.shape[-1] // 2
         turn = lambda y: torch.cat([y[..., :half] * cos - y[..., half:] * sin, y[..., half:] * cos + y[..., :half] * sin], -1).to(x.dtype)
         x = x + F.linear(self.attend(turn(q), turn(k), v.contiguous()).reshape(x.shape), self.o)
-        gate, up = F.linear(self.norm(x, self.norm2), self.gate_up).chunk(2, -1)
+        gate, up = F.linear(norm(x, self.norm2), self.gate_up).chunk(2, -1)
         return x + F.linear(F.silu(gate) * up, self.down)
 
 
@@ -185,13 +199,12 @@ def main():
     print(f"PyTorch {torch.__version__}, {torch.cuda.get_device_name() if a.device == 'cuda' else 'processor'}")
     torch.manual_seed(0)
     sizes = lengths(a.tokens)
-    name, attend = fastest(attentions(sizes, a.device), sizes, heads, width // heads, a.device, dtype)
+    ranked = fastest(attentions(sizes, a.device), sizes, heads, width // heads, a.device, dtype)
     if a.only == "attention":
         print("one sequence")
         fastest(attentions([a.tokens], a.device), [a.tokens], heads, width // heads, a.device, dtype)
         return
-    print("uses", name)
-    blocks = torch.nn.ModuleList(Layer(width, heads, inner, attend, **kind) for _ in range(layers))
+    blocks = torch.nn.ModuleList(Layer(width, heads, inner, None, **kind) for _ in range(layers))
     embed, head, final = (torch.nn.Parameter(x) for x in (torch.randn(vocab, width, **kind) * 0.02, torch.randn(vocab, width, **kind) * 0.02, torch.ones(width, **kind)))
     parameters = list(blocks.parameters()) + [embed, head, final]
     options = {"fused": True} if a.device == "cuda" and VERSION >= (2, 0) else {}
@@ -211,16 +224,16 @@ def main():
     cos, sin = angle.cos()[:, None], angle.sin()[:, None]
 
     def loss_of(x, t):
-        return F.cross_entropy(F.linear(x, head).float(), t, reduction="sum")
+        return F.cross_entropy(F.linear(norm(x, final), head).float(), t, reduction="sum")
 
     if a.device == "cuda" and VERSION >= (2, 0):
         loss_of = torch.compile(loss_of, dynamic=False)
 
     def step(keep):
-        x = embed[ids]
+        x = F.embedding(ids, embed)
         for call in calls:
             x = checkpoint(call, x, cos, sin, use_reentrant=False) if keep == "inputs" else call(x, cos, sin)
-        x = blocks[0].norm(x, final)[places]
+        x = x.index_select(0, places)  # before the last norm; its gradient adds rows, that of x[places] sorts them first
         part = loss_of if keep == "all" else lambda *rows: checkpoint(loss_of, *rows, use_reentrant=False)
         loss = sum(part(x[i : i + 4096], targets[i : i + 4096]) for i in range(0, len(places), 4096)) / max(1, len(places))
         loss.backward()
@@ -229,7 +242,11 @@ def main():
         optimizer.zero_grad(set_to_none=True)
         return loss
 
-    for keep in ["all", "activations", "inputs"] if a.keep == "auto" else [a.keep]:
+    keeps = ["all", "activations", "inputs"] if a.keep == "auto" else [a.keep]
+    while True:
+        (name, attend), keep = ranked[0], keeps[0]
+        for b in blocks:
+            b.attend = attend
         try:
             seconds = []
             for i in range(a.steps + 2):
@@ -240,18 +257,26 @@ def main():
                 if i >= 2:
                     seconds.append(time.perf_counter() - began)
             break
-        except RuntimeError as e:
-            if "out of memory" not in str(e) or keep == "inputs" or a.keep != "auto":
-                raise
-            print(f"keeping {keep} does not fit; less is kept")
+        except Exception as e:
+            if "out of memory" in str(e):
+                if len(keeps) == 1:
+                    raise
+                keeps.pop(0)
+                print(f"keeping {keep} does not fit; less is kept")
+            else:
+                if len(ranked) == 1:
+                    raise
+                ranked.pop(0)
+                print(f"attention by {name} fails in a step, the next is taken: {e}")
         # Behind the clause, for the exception in it holds what the step had allocated.
         optimizer.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
+        if a.device == "cuda":
+            torch.cuda.empty_cache()
     matrices = layers * (4 * width * width + 3 * width * inner)
     pairs = sum(n * n / 2 for n in sizes)
     flops = 6 * (a.tokens * matrices + len(places) * width * vocab) + 12 * pairs * width * layers
     median = statistics.median(seconds)
-    print(f"{a.shape}, {len(sizes)} sequences in {a.tokens} tokens, kept: {keep}, loss {loss.item():.3f}")
+    print(f"{a.shape}, {len(sizes)} sequences in {a.tokens} tokens, attention by {name}, kept: {keep}, loss {loss.item():.3f}")
     print(f"step: {median:.3f} s (median of {len(seconds)}), {a.tokens / median:.0f} tokens/s, {flops / median / 1e12:.1f} TFLOP/s, model FLOP utilisation {100 * flops / median / a.peak:.1f} %")
     if a.device == "cuda":
         print(f"most memory held: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
