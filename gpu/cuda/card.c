@@ -55,7 +55,7 @@ void card_forget(CUcontext context, CUgraphExec graph) {
 CUresult card_tensor_map(CUcontext context, void *map, CUdeviceptr address, int width, int heads, int tokens, int rows) {
 	CUresult r = cuCtxSetCurrent(context);
 	if (r) return r;
-	CUtensorMap m; // the driver wants it at a multiple of 64
+	CUtensorMap m; // the driver wants it aligned
 	cuuint64_t size[] = {(cuuint64_t)width, (cuuint64_t)heads, (cuuint64_t)tokens};
 	cuuint64_t bytes[] = {(cuuint64_t)width * 2, (cuuint64_t)width * (cuuint64_t)heads * 2}; // to the next head, to the next token
 	cuuint32_t box[] = {64, 1, (cuuint32_t)rows}, step[] = {1, 1, 1};

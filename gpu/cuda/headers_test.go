@@ -109,10 +109,13 @@ func (c *headerCheck) driver() {
 		"cuGraphAddKernelNode": "12000", // takes a longer struct; its first version is what we call
 	}
 	comesLater := func(name string) bool { return release[1] < "12000" && strings.Contains(name, "ensorMap") }
-	for _, of := range []string{"CUdeviceptr", "CUdevice", "CUuuid", "CUresult", "CUcontext", "cuuint32_t", "cuuint64_t", "CUtensorMap", "_Alignof(CUtensorMap)"} {
+	for _, of := range []string{"CUdeviceptr", "CUdevice", "CUuuid", "CUresult", "CUcontext", "cuuint32_t", "cuuint64_t", "CUtensorMap"} {
 		if !comesLater(of) {
 			same("sizeof(" + of + ")")
 		}
+	}
+	if !comesLater("CUtensorMap") { // 64 up to CUDA 12, 128 from 13 on: ours satisfies both
+		b.WriteString("\tprintf(\"_Static_assert(_Alignof(CUtensorMap) <= %d, \\\"_Alignof(CUtensorMap)\\\");\\n\", (int)_Alignof(CUtensorMap));\n")
 	}
 	b.WriteString("\treturn 0;\n}\n")
 	program := filepath.Join(c.TempDir(), "print")

@@ -16,7 +16,7 @@ type tensor struct {
 	width, heads, tokens, rows int
 }
 
-// tensorMap is a tensor as the copy engine wants it. A kernel's arguments that hold some take a multiple of 64 bytes.
+// tensorMap is a tensor as the copy engine wants it. A kernel's arguments that hold some take a multiple of 128 bytes.
 type tensorMap [16]uint64
 
 func (o *operation) tensorMap(b *Buffer, heads, width, tokens, rows int) (m tensorMap) {
@@ -37,10 +37,11 @@ func (o *operation) attendHopper(y, q, k, v *Buffer, lse, bounds, keyBounds uint
 		y, lse, cuq, cuk, tiles        uint64
 		tokens, heads, kvheads, window int32
 		scale                          float32
-		_                              int32
+		_                              [17]int32
 	}{
-		o.tensorMap(q, s.Heads, s.HeadDim, tokens, hopperRows), o.tensorMap(k, s.KVHeads, s.HeadDim, keys, hopperRows), o.tensorMap(v, s.KVHeads, s.HeadDim, keys, hopperRows),
-		y.address, lse, bounds, keyBounds, o.ints("query tiles of Hopper", list), int32(tokens), int32(s.Heads), int32(s.KVHeads), int32(s.Window), float32(s.Scale), 0,
+		q: o.tensorMap(q, s.Heads, s.HeadDim, tokens, hopperRows), k: o.tensorMap(k, s.KVHeads, s.HeadDim, keys, hopperRows), v: o.tensorMap(v, s.KVHeads, s.HeadDim, keys, hopperRows),
+		y: y.address, lse: lse, cuq: bounds, cuk: keyBounds, tiles: o.ints("query tiles of Hopper", list),
+		tokens: int32(tokens), heads: int32(s.Heads), kvheads: int32(s.KVHeads), window: int32(s.Window), scale: float32(s.Scale),
 	})
 }
 
@@ -61,10 +62,11 @@ func (o *operation) attendGradHopper(dq, dk, dv, dy, q, k, v *Buffer, lse, delta
 			dq, lse, delta, cu, tiles      uint64
 			tokens, heads, kvheads, window int32
 			scale                          float32
-			_                              int32
+			_                              [17]int32
 		}{
-			at.queries(q, hopperRows), at.queries(dy, hopperRows), at.keys(k), at.keys(v),
-			dq.address, lse, delta, cu, o.ints("query tiles of Hopper", list), int32(tokens), int32(s.Heads), int32(s.KVHeads), int32(s.Window), float32(s.Scale), 0,
+			q: at.queries(q, hopperRows), dy: at.queries(dy, hopperRows), k: at.keys(k), v: at.keys(v),
+			dq: dq.address, lse: lse, delta: delta, cu: cu, tiles: o.ints("query tiles of Hopper", list),
+			tokens: int32(tokens), heads: int32(s.Heads), kvheads: int32(s.KVHeads), window: int32(s.Window), scale: float32(s.Scale),
 		})
 	}
 	const queries = 64 // at a time in the kernel

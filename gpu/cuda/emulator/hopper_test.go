@@ -43,7 +43,8 @@ func attend(t *testing.T, m *Machine) ([]byte, error) {
 	tiles := []int32{0, 384, 0, 256, 0, 128, 0, 0}
 	binary.Write(&args, binary.LittleEndian, []uint64{y, lse, bounds, bounds, memory(4*len(tiles), tiles)})
 	binary.Write(&args, binary.LittleEndian, []int32{tokens, 1, 1, 0})
-	binary.Write(&args, binary.LittleEndian, []float32{0.125, 0})
+	binary.Write(&args, binary.LittleEndian, []float32{0.125})
+	args.Write(make([]byte, -args.Len()&127)) // whole maps
 	err := m.Launch(hopperUnit.String(), [3]uint32{4, 1, 1}, 384, 5*128*width*2+128, args.Bytes())
 	if err != nil {
 		return nil, err

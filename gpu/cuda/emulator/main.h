@@ -32,7 +32,7 @@ static int serve(const char *memory, size_t bytes, const Entry *kernels, size_t 
 	uint64_t address = (uint64_t)base;
 	if (!all(write_some, 1, &address, sizeof address)) return 2;
 	Request r;
-	alignas(64) static unsigned char arguments[4096]; // as much as a launch may have
+	alignas(128) static unsigned char arguments[4096]; // as much as a launch may have
 	while (all(read, 0, &r, sizeof r)) {
 		if (r.size > sizeof arguments || !all(read, 0, arguments, r.size)) return 2;
 		uint32_t failed = 1;

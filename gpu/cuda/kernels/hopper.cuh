@@ -3,7 +3,7 @@
 //
 // A tile of R rows and C columns of bfloat16 lies as C/64 panels of R rows of 128 bytes, swizzled: the 16-byte piece p of row r
 // is at place p ^ (r % 8). Panels begin at multiples of 1024 bytes.
-struct __align__(64) Map { u64 opaque[16]; }; // a tensor map: [tokens, heads, width] in boxes of 64 columns
+struct __align__(128) Map { u64 opaque[16]; }; // a tensor map: [tokens, heads, width] in boxes of 64 columns
 #define PANEL 128 // bytes of a row
 
 #ifndef EMULATED

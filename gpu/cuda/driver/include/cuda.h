@@ -385,8 +385,8 @@ typedef enum {
 	CU_STREAM_CAPTURE_MODE_RELAXED = 2,
 } CUstreamCaptureMode;
 
-/* Tensor maps, from CUDA 12 on. */
-typedef struct { _Alignas(64) cuuint64_t opaque[16]; } CUtensorMap;
+/* Tensor maps, from CUDA 12 on; the headers of 12 align them to 64 bytes, those of 13 to 128. */
+typedef struct { _Alignas(128) cuuint64_t opaque[16]; } CUtensorMap;
 typedef enum { CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 = 9 } CUtensorMapDataType;
 typedef enum { CU_TENSOR_MAP_INTERLEAVE_NONE = 0 } CUtensorMapInterleave;
 typedef enum { CU_TENSOR_MAP_SWIZZLE_NONE = 0, CU_TENSOR_MAP_SWIZZLE_128B = 3 } CUtensorMapSwizzle;
