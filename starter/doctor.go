@@ -263,7 +263,7 @@ func (d *doctor) store(ctx context.Context) {
 func (d *doctor) device(ctx context.Context) {
 	dev, err := devices.Open(ctx, "auto")
 	if err != nil {
-		d.say("device", failing, "do what is said there (nvidia-smi may say more), or train on the processor with device: host", "%v", err)
+		d.noDevice(err)
 		return
 	}
 	defer dev.Close()
@@ -276,7 +276,20 @@ func (d *doctor) device(ctx context.Context) {
 		d.say("device", warns, "mend that to train on the card", "%s; this machine has an NVIDIA card, but: %v", detail, devices.Card())
 		return
 	}
+	if i.Kind == "host" && devices.WithCards {
+		detail += fmt.Sprintf("; no card: %v", devices.Card())
+	}
 	d.say("device", works, "", "%s", detail)
+}
+
+// noDevice says why none can be opened. A card that works for another process, a worker say, is as it should be.
+func (d *doctor) noDevice(err error) {
+	var used interface{ InUse() bool }
+	if errors.As(err, &used) && used.InUse() {
+		d.say("device", works, "", "in use: %v", err)
+		return
+	}
+	d.say("device", failing, "do what is said there (nvidia-smi may say more), or train on the processor with device: host", "%v", err)
 }
 
 // cardSeen tells whether the machine has an NVIDIA driver loaded.

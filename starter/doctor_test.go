@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
 
+	"github.com/longalign/longalign-go/gpu/cuda"
 	"github.com/longalign/longalign-go/testenv"
 	"github.com/longalign/longalign-go/workflows"
 )
@@ -66,6 +69,22 @@ func TestDoctorSaysWhatIsMissing(t *testing.T) {
 				t.Error("the key is printed")
 			}
 		})
+	}
+}
+
+func TestDoctorTakesNoOffenceAtACardInUse(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err  error
+		want verdict
+	}{
+		"in use":            {&cuda.Error{Kind: cuda.Busy, Op: "open", Text: "process 7 holds GPU-1"}, works},
+		"a driver too old":  {fmt.Errorf("this machine: %w", &cuda.Error{Kind: cuda.WrongDriver, Op: "start the driver"}), failing},
+		"some other reason": {errors.New("no"), failing},
+	} {
+		d := &doctor{}
+		if d.noDevice(tt.err); len(d.found) != 1 || d.found[0].Verdict != tt.want || !strings.Contains(d.found[0].Detail, tt.err.Error()) {
+			t.Errorf("%s: %+v", name, d.found)
+		}
 	}
 }
 

@@ -209,7 +209,7 @@ int blas_plan(CUcontext context, void *handle, const blas_shape *s, size_t works
 	blas.pref_set(pref, pref_align_d, &s->align_c, sizeof s->align_c);
 	r = blas.heuristic(handle, p->desc, p->a, p->b, p->c, p->c, pref, 1, &p->best, &found);
 	if (r == status_not_supported) r = 0; // there is none, now and later; any other status may pass
-	else if (!r && found) *result = p;
+	else if (!r && found && !p->best.state) *result = p;
 done:
 	if (pref) blas.pref_destroy(pref);
 	if (!*result) blas_forget(p);

@@ -89,6 +89,9 @@ func (e *Error) Sticky() bool {
 	return e.Kind == Hardware || e.Kind == DeviceLost || e.Kind == KernelFailed || e.Kind == TrialFailed
 }
 
+// InUse reports whether a card is there and works, for another process.
+func (e *Error) InUse() bool { return e.Kind == Busy }
+
 // Absent reports whether there is no card here that could be opened, as against one that fails.
 func (e *Error) Absent() bool { return e.Kind == NoDriver || e.Kind == NoDevice }
 

@@ -40,6 +40,7 @@ func TestOnAFakeMatrixLibrary(t *testing.T) {
 		"a launch fails and the driver knows of none": {"", "run=13"},
 		"memory runs out while a product is planned":  {"", "plan=3"},
 		"a product has no algorithm":                  {"", "never=15"},
+		"the algorithm found does not work":           {"", "state=15"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.Command(os.Args[0], "-test.run=^TestOnAFakeMatrixLibrary$", "-test.v")

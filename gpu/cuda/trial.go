@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/longalign/longalign-go/gpu"
@@ -25,6 +26,9 @@ var (
 	errDisagree    = errors.New("the kernels disagree")
 	errNotCompiled = errors.New("the compiler does not take them")
 )
+
+// refusals are the driver's answers that say of a kernel or its arguments that they do not fit this card: the same ones come every time.
+var refusals = []int{C.CUDA_ERROR_INVALID_VALUE, C.CUDA_ERROR_NO_BINARY_FOR_GPU, C.CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES}
 
 // useHopper decides whether attention runs on Hopper's matrix units: where the card has them and a trial agrees with the kernels
 // of every card. LONGALIGN_CUDA_ATTENTION=mma keeps it from trying. What may pass, like memory that ran out, is an error and not a
@@ -75,7 +79,7 @@ func (d *Device) passes(fast bool) (bool, error) {
 		return true, nil
 	case errors.As(err, &e) && e.Kind == KernelFailed:
 		err = &Error{Kind: TrialFailed, Op: "try Hopper's kernels", Text: fmt.Sprintf("%s mode: %v", mode, err), Code: e.Code}
-	case errors.Is(err, errDisagree), errors.Is(err, errNotCompiled), e != nil && e.Kind == Refused && e.Code == int(C.CUDA_ERROR_INVALID_VALUE):
+	case errors.Is(err, errDisagree), errors.Is(err, errNotCompiled), e != nil && slices.Contains(refusals, e.Code):
 		slog.Warn("Hopper's kernels of attention are not used", "mode", mode, "why", err)
 		return false, nil
 	}

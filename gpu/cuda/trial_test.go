@@ -75,6 +75,9 @@ func TestATrialThatFailsDoesNotChangeTheClassByChance(t *testing.T) {
 		"they do not compile":  {&Error{Kind: NotCompiled}, "", false},
 		"an error of memory":   {&Error{Kind: Hardware, Code: 214}, Hardware, false},
 		"a refused argument":   {&Error{Kind: Refused, Code: 1}, "", false},
+		"code of another card": {&Error{Kind: Architecture, Code: 209}, "", false},
+		"too many registers":   {&Error{Kind: Refused, Code: 701}, "", false},
+		"an unknown refusal":   {&Error{Kind: Refused, Code: 304}, Refused, false},
 		"results that differ":  {errDisagree, "", false},
 	} {
 		t.Run(name, func(t *testing.T) {

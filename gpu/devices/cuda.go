@@ -9,6 +9,9 @@ import (
 	"github.com/longalign/longalign-go/gpu/cuda"
 )
 
+// WithCards tells whether this program has the device of NVIDIA's cards in it.
+const WithCards = true
+
 func probe() error { return cuda.Probe() }
 
 func openCard(ctx context.Context, index string) (gpu.Device, error) {
