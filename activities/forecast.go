@@ -134,8 +134,9 @@ func (r *Rehearsal) predictions(ctx context.Context, j *job, f *Foreseen) error 
 		f.Forecast.Samples = min(f.Forecast.Samples, p.MaxInstances)
 	}
 	var newest *artifact.Manifest
+	on := r.describe(ctx, p.Device)
 	for _, m := range r.a.Store.Manifests(ctx, "predictions") {
-		if m.Err == nil && m.Manifest.Counts["predictions"] > 0 && describedClass(m.Manifest.ActionKeyInput) == r.Device.Class && (newest == nil || m.Manifest.Finished.After(newest.Finished)) {
+		if m.Err == nil && m.Manifest.Counts["predictions"] > 0 && describedClass(m.Manifest.ActionKeyInput) == on.Class && (newest == nil || m.Manifest.Finished.After(newest.Finished)) {
 			newest = m.Manifest
 		}
 	}
@@ -151,7 +152,7 @@ func (r *Rehearsal) predictions(ctx context.Context, j *job, f *Foreseen) error 
 	}
 	options := train.DefaultOptions()
 	parameters := llama.MemoryPlan(config, gpu.Float32, llama.Placement{}, 0).Count
-	if perSecond, _ := r.speedOf(ctx, config, options, parameters, timedTokens); perSecond > 0 {
+	if perSecond, _ := r.speedOf(ctx, on, config, options, parameters, timedTokens); perSecond > 0 {
 		written := float64(min(p.Generate, f.Forecast.Samples) * p.MaxNewTokens)
 		f.Forecast.Seconds = tokens/(forwardOfStep*perSecond) + written/perSecond
 	}
@@ -250,10 +251,14 @@ func (r *Rehearsal) training(ctx context.Context, j *job, f *Foreseen) (*llama.C
 		return config, err
 	}
 	load.Tokens = max(load.Tokens, 1)
-	memory, err := train.PlanMemory(config, options, load, r.Device)
-	f.Forecast.Memory = &memory
-	if err != nil {
+	on := r.describe(ctx, p.Train.Device)
+	memory, err := train.PlanMemory(config, options, load, on.Info)
+	if err != nil && on.here {
+		f.Forecast.Memory = &memory
 		return config, badConfig("%w", err)
+	}
+	if err == nil { // what does not fit on this machine may fit on the one that has the device
+		f.Forecast.Memory = &memory
 	}
 	if f.Forecast.Steps > 0 {
 		saves := 1 // after the last step
@@ -261,7 +266,7 @@ func (r *Rehearsal) training(ctx context.Context, j *job, f *Foreseen) (*llama.C
 			saves = (f.Forecast.Steps + every - 1) / every
 		}
 		f.Forecast.StateBytes = int64(saves) * memory.Snapshot
-		perSecond, source := r.speedOf(ctx, config, options, n, load.Tokens)
+		perSecond, source := r.speedOf(ctx, on, config, options, n, load.Tokens)
 		if f.Forecast.Speed = source; perSecond > 0 {
 			f.Forecast.Seconds = float64(f.Forecast.Tokens) / perSecond
 		}
@@ -322,20 +327,20 @@ const (
 
 // speedOf returns the tokens a second of a training and where the number comes from: the newest training of such a model, or
 // a short step timed now, or another model's training, scaled by the number of parameters.
-func (r *Rehearsal) speedOf(ctx context.Context, c *llama.Config, o train.Options, parameters int64, tokens int) (float64, string) {
+func (r *Rehearsal) speedOf(ctx context.Context, on described, c *llama.Config, o train.Options, parameters int64, tokens int) (float64, string) {
 	for _, s := range r.speeds {
-		if s.class == r.Device.Class && s.parameters == parameters {
+		if s.class == on.Class && s.parameters == parameters {
 			return s.perSecond, fmt.Sprintf("%.0f tokens/s, as the training of %s", s.perSecond, s.finished.UTC().Format("2006-01-02 15:04"))
 		}
 	}
-	if parameters <= timedParameters || r.Device.Kind != "host" {
-		key := fmt.Sprintf("%d %s", parameters, o.DType)
+	if parameters <= timedParameters || on.Kind != "host" {
+		key := fmt.Sprintf("%s %d %s", on.name, parameters, o.DType)
 		r.timing.Lock() // side by side, steps would be slower than in a run
 		defer r.timing.Unlock()
 		perSecond, known := r.measured[key]
 		if !known {
 			var err error
-			if perSecond, err = r.time(ctx, c, o, min(tokens, timedTokens)); err != nil {
+			if perSecond, err = r.time(ctx, on.name, c, o, min(tokens, timedTokens)); err != nil {
 				return 0, "not known: a step could not be timed: " + err.Error()
 			}
 			r.measured[key] = perSecond
@@ -343,7 +348,7 @@ func (r *Rehearsal) speedOf(ctx context.Context, c *llama.Config, o train.Option
 		return perSecond, fmt.Sprintf("%.0f tokens/s, timed on a short step", perSecond)
 	}
 	for _, s := range r.speeds {
-		if s.class == r.Device.Class && s.parameters > 0 {
+		if s.class == on.Class && s.parameters > 0 {
 			v := s.perSecond * float64(s.parameters) / float64(parameters)
 			return v, fmt.Sprintf("%.3g tokens/s, scaled from a training of %.3g parameters", v, float64(s.parameters))
 		}
@@ -352,8 +357,8 @@ func (r *Rehearsal) speedOf(ctx context.Context, c *llama.Config, o train.Option
 }
 
 // time takes two short steps on random weights and times the second.
-func (r *Rehearsal) time(ctx context.Context, c *llama.Config, o train.Options, tokens int) (float64, error) {
-	dev, err := r.a.device(ctx, "auto", "")
+func (r *Rehearsal) time(ctx context.Context, device string, c *llama.Config, o train.Options, tokens int) (float64, error) {
+	dev, err := r.a.device(ctx, device, "")
 	if err != nil {
 		return 0, err
 	}

@@ -23,14 +23,17 @@ import (
 // Rehearsal stands in for workers: it looks results up, makes those that cost nothing apart from the store, and
 // forecasts the others. It goes on past what would fail, as if that were mended, so that all that is wrong is found at once.
 type Rehearsal struct {
-	// Device is the one that training and predictions are foretold for.
+	// Device is the one of this machine that training and predictions are foretold for.
 	Device gpu.Info
 	// Say, if not nil, is told what is being made.
 	Say func(string)
 
-	a     *Activities
-	mu    sync.Mutex
-	steps []Foreseen
+	a         *Activities
+	device    string // the name by which Device was opened
+	mu        sync.Mutex
+	described map[string]described // by the name that was asked for
+	lacking   []string             // why devices that were asked for are not here
+	steps     []Foreseen
 	// problems are why the run would fail. broken are results that would not be there, by the problems at their roots.
 	problems []Problem
 	broken   map[artifact.Ref][]int
@@ -41,6 +44,13 @@ type Rehearsal struct {
 	speeds   []speed
 	timing   sync.Mutex         // held while a step is timed
 	measured map[string]float64 // guarded by timing
+}
+
+// described is a device that a result asks for, or Device in its place where this machine cannot open it.
+type described struct {
+	gpu.Info
+	name string // by which it is opened
+	here bool
 }
 
 // Foreseen is one result that a run would use.
@@ -74,8 +84,14 @@ func (a *Activities) Rehearse(ctx context.Context) (r *Rehearsal, done func() er
 	if err != nil {
 		return nil, nil, err
 	}
-	r = &Rehearsal{a: aside, broken: map[artifact.Ref][]int{}, imagined: map[artifact.Ref]*llama.Config{}, planned: map[artifact.Ref]train.Load{}, measured: map[string]float64{}, calls: map[string]Call{}}
-	dev, err := a.device(ctx, "auto", "")
+	r = &Rehearsal{a: aside, device: "auto", described: map[string]described{}, broken: map[artifact.Ref][]int{}, imagined: map[artifact.Ref]*llama.Config{}, planned: map[artifact.Ref]train.Load{}, measured: map[string]float64{}, calls: map[string]Call{}}
+	dev, err := a.device(ctx, r.device, "")
+	var used interface{ InUse() bool }
+	if errors.As(err, &used) && used.InUse() { // by this machine's own worker, maybe
+		r.device = "host"
+		r.lacking = append(r.lacking, err.Error())
+		dev, err = a.device(ctx, r.device, "")
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, remove())
 	}
@@ -83,6 +99,39 @@ func (a *Activities) Rehearse(ctx context.Context) (r *Rehearsal, done func() er
 	dev.Close()
 	r.speeds = a.speeds(ctx)
 	return r, remove, nil
+}
+
+// Describe tells of the device by the name that a result asks for. Where this machine cannot open it, that is Device, and Lacking has
+// the reason.
+func (r *Rehearsal) Describe(ctx context.Context, name string) gpu.Info {
+	return r.describe(ctx, name).Info
+}
+
+func (r *Rehearsal) describe(ctx context.Context, name string) described {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d, ok := r.described[name]; ok {
+		return d
+	}
+	d := described{r.Device, r.device, true}
+	if name != "" && name != "auto" && name != r.device {
+		if dev, err := r.a.device(ctx, name, ""); err == nil {
+			d.Info, d.name = dev.Info(), name
+			dev.Close()
+		} else {
+			d.here = false
+			r.lacking = append(r.lacking, err.Error())
+		}
+	}
+	r.described[name] = d
+	return d
+}
+
+// Lacking returns why devices that the run asks for could not be looked at on this machine.
+func (r *Rehearsal) Lacking() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.lacking)
 }
 
 // Foreseen returns what the run would use, in the order it was asked for.

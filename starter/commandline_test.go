@@ -179,6 +179,15 @@ func TestADryRunStartsNothing(t *testing.T) {
 	}
 }
 
+func TestADryRunSaysThatTheDeviceIsNotHere(t *testing.T) {
+	clearEnvironment(t)
+	writeStudy(t, ".")
+	code, stdout, stderr := starterRun(t.Context(), "run", "study.yaml", "--dry-run", "--set", "train.device=cuda:77", "--data", t.TempDir())
+	if code != exitDone || !strings.Contains(stdout, "warning  device cuda:77: ") || !strings.Contains(stdout, "try the dry run where that device is") {
+		t.Errorf("exit %d, %q:\n%s", code, stderr, stdout)
+	}
+}
+
 func TestTheVersionIsSaid(t *testing.T) {
 	code, stdout, _ := starterRun(t.Context(), "version")
 	if code != exitDone || !strings.Contains(stdout, "longalign") || !strings.Contains(stdout, "go1.") {

@@ -66,6 +66,9 @@ func foretell(ctx context.Context, spec workflows.Spec, store *artifact.Store, d
 	err = workflows.Rehearse(ctx, spec, r)
 	status.clear()
 	d.Results, d.Problems = r.Foreseen(), r.Problems()
+	for _, why := range r.Lacking() {
+		d.Warnings = append(d.Warnings, fmt.Sprintf("%s; so memory, time and what the store has are those of %s: try the dry run where that device is", why, r.Device.Name))
+	}
 	slices.SortStableFunc(d.Results, func(a, b activities.Foreseen) int {
 		return slices.Index(activities.Stages, a.Stage) - slices.Index(activities.Stages, b.Stage)
 	})

@@ -71,7 +71,9 @@ func Rehearse(ctx context.Context, spec Spec, r *activities.Rehearsal) (err erro
 		found, err := r.Resolve(ctx, call)
 		return found, once(err)
 	})
-	register(activities.DescribeDeviceName, func(context.Context, string) (activities.Device, error) { return r.Device, nil })
+	register(activities.DescribeDeviceName, func(_ context.Context, name string) (activities.Device, error) {
+		return r.Describe(ctx, name), nil
+	})
 	register(activities.RecordRunName, func(context.Context, activities.RunUpdate) error { return nil })
 	register(activities.AwaitName, func(context.Context, activities.AwaitInput) (activities.Resolved, error) {
 		return activities.Resolved{}, once(errors.New("nothing else runs in a rehearsal"))
