@@ -65,18 +65,104 @@ func latexText(s string) string {
 	return b.String()
 }
 
-// latexTall is how many lines surely fit a page at full size; longer tables may be scaled to its height.
-const latexTall = 40
+// latexTall is how many lines of rows surely fit a page at full size with heads and notes; longer tables may be scaled to its height. Rows
+// of more than latexLines, which that would make hard to read, are divided.
+const (
+	latexTall  = 32
+	latexLines = 44
+)
 
-// renderLaTeX prints t as a float for the packages booktabs, graphicx and array. A table that is wider than the text, or higher than the page, is scaled down to it.
+// renderLaTeX prints t as a float for the packages booktabs, graphicx and array. A table that is wider than the text, or higher than the
+// page, is scaled down to it. One of many rows goes on in further floats of the same number; the notes stand below the last.
 func renderLaTeX(buf *bytes.Buffer, t *Table) {
 	notes := newNoteSet(t)
-	prose := 0
-	for j := range t.Columns {
-		if t.prose(j) {
-			prose++
+	buf.WriteString("% needs \\usepackage{booktabs,graphicx,array}\n")
+	ends := latexParts(t)
+	from := 0
+	for i, to := range ends {
+		title, label := latexTitle(t.Title), "tab:"+t.Name
+		if len(ends) > 1 {
+			title += fmt.Sprintf(" (part %d of %d)", i+1, len(ends))
+		}
+		if i > 0 {
+			label += fmt.Sprintf("-%d", i+1)
+			buf.WriteString("\n\\addtocounter{table}{-1}\n")
+		}
+		fmt.Fprintf(buf, "\\begin{table}\n\\centering\n\\caption{%s%s}\n\\label{%s}\n\\smallskip\n", title, latexSup(notes.letters(t.Marks)), label)
+		latexTabular(buf, t, t.Rows[from:to], notes)
+		if i == len(ends)-1 {
+			latexNotes(buf, t, notes)
+		}
+		buf.WriteString("\\end{table}\n")
+		from = to
+	}
+}
+
+// latexParts returns where the parts of a table's rows end: of one part where they fit a page. A part ends with a section where that
+// leaves it at least half full.
+func latexParts(t *Table) []int {
+	var ends []int
+	height, section, above := 0, 0, 0 // the part's height, where its last section begins, and the height above that
+	for i, r := range t.Rows {
+		h := t.latexHeight(r)
+		if i == 0 || r.Section != t.Rows[i-1].Section {
+			section, above = i, height
+			if r.Section != "" {
+				h++
+			}
+		}
+		if height > 0 && height+h > latexLines {
+			if above > latexLines/2 {
+				ends, height = append(ends, section), height-above
+			} else {
+				ends, height = append(ends, i), 0
+			}
+			above = 0
+		}
+		height += h
+	}
+	return append(ends, len(t.Rows))
+}
+
+// latexHeight is about how many lines a row takes.
+func (t *Table) latexHeight(r Row) int {
+	prose := t.proseColumns()
+	lines, counts, published := 1, 0, 0
+	for j, c := range r.Cells {
+		p := c.parts(t.Columns[j])
+		switch {
+		case t.prose(j):
+			lines = max(lines, 1+len([]rune(p.main))*prose/latexProse)
+		case t.Columns[j].Text && len([]rune(p.main)) > latexLabel:
+			lines = max(lines, len(wrapWords(p.main, latexLabel)))
+		}
+		if p.count != "" {
+			counts = 1
+		}
+		if p.published != "" {
+			published = 1
 		}
 	}
+	return lines + counts + published
+}
+
+// latexProse is about how many characters stand side by side in a table's columns of prose together.
+const latexProse = 70
+
+// proseColumns counts a table's columns of prose.
+func (t *Table) proseColumns() int {
+	n := 0
+	for j := range t.Columns {
+		if t.prose(j) {
+			n++
+		}
+	}
+	return n
+}
+
+// latexTabular prints some of a table's rows below its heads.
+func latexTabular(buf *bytes.Buffer, t *Table, rows []Row, notes *noteSet) {
+	prose := t.proseColumns()
 	var spec strings.Builder
 	for j, c := range t.Columns {
 		switch {
@@ -88,8 +174,6 @@ func renderLaTeX(buf *bytes.Buffer, t *Table) {
 			spec.WriteByte('r')
 		}
 	}
-	fmt.Fprintf(buf, "%% needs \\usepackage{booktabs,graphicx,array}\n\\begin{table}\n\\centering\n\\caption{%s%s}\n\\label{tab:%s}\n\\smallskip\n",
-		latexTitle(t.Title), latexSup(notes.letters(t.Marks)), t.Name)
 	body := &bytes.Buffer{}
 	fmt.Fprintf(body, "\\begin{tabular}{%s}\n\\toprule\n", spec.String())
 	if groups := t.groups(); groups != nil {
@@ -117,12 +201,14 @@ func renderLaTeX(buf *bytes.Buffer, t *Table) {
 		names = append(names, latexStack("r", lines)+latexSup(notes.letters(c.Marks)))
 	}
 	fmt.Fprintf(body, "%s \\\\\n\\midrule\n", strings.Join(names, " & "))
-	section := ""
-	for i, r := range t.Rows {
+	section, height := "", 0
+	for i, r := range rows {
+		height += t.latexHeight(r)
 		if r.Section != "" && r.Section != section {
 			if i > 0 {
 				body.WriteString("\\midrule\n")
 			}
+			height++
 			fmt.Fprintf(body, "\\multicolumn{%d}{l}{\\textit{%s}} \\\\\n", len(t.Columns), latexText(r.Section))
 		}
 		section = r.Section
@@ -156,10 +242,14 @@ func renderLaTeX(buf *bytes.Buffer, t *Table) {
 	}
 	body.WriteString("\\bottomrule\n\\end{tabular}")
 	tabular := "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n" + body.String() + "}"
-	if strings.Count(body.String(), "\n") > latexTall {
+	if height > latexTall {
 		tabular = "\\resizebox*{!}{\\ifdim\\totalheight>.7\\textheight .7\\textheight\\else\\totalheight\\fi}{%\n" + tabular + "}"
 	}
 	buf.WriteString(tabular + "\n")
+}
+
+// latexNotes prints what stands below a table.
+func latexNotes(buf *bytes.Buffer, t *Table, notes *noteSet) {
 	var below []string
 	if t.Caption != "" {
 		below = append(below, latexText(t.Caption))
@@ -179,7 +269,6 @@ func renderLaTeX(buf *bytes.Buffer, t *Table) {
 	if len(below) > 0 {
 		fmt.Fprintf(buf, "\\par\\smallskip\n\\begin{minipage}{\\linewidth}\\footnotesize\\raggedright\n%s\n\\end{minipage}\n", strings.Join(below, "\\par\n"))
 	}
-	buf.WriteString("\\end{table}\n")
 }
 
 // latexStack prints lines above each other in one cell.

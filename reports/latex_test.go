@@ -50,6 +50,7 @@ func TestLaTeXTablesCompileAndFitThePage(t *testing.T) {
 	}
 	tables := append(DemoTables(demoStudy()), PaperTables(paperStudy())...)
 	tables = append(tables, hostile(), tall())
+	tables = append(tables, Compare(demoStudy(), changedStudy()).Tables()...)
 	body, err := Render(LaTeX, tables...)
 	if err != nil {
 		t.Fatal(err)
@@ -102,5 +103,46 @@ func TestLaTeXTextSaysWhatItSaid(t *testing.T) {
 	}
 	if got, want := latexTitle("Table 3. Training methods"), "Training methods (the paper's Table 3)"; got != want {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestATallLaTeXTableGoesOnInPartsOfOneNumber(t *testing.T) {
+	table := tall()
+	table.Marks = []string{NoteTiny}
+	for i := range table.Rows {
+		table.Rows[i].Section = fmt.Sprint("section ", i/15)
+	}
+	b, err := Render(LaTeX, table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(string(b), `\begin{table}`)[1:]
+	if len(parts) < 3 || strings.Count(string(b), `\addtocounter{table}{-1}`) != len(parts)-1 {
+		t.Fatalf("%d parts:\n%s", len(parts), b)
+	}
+	row := 0
+	for i, part := range parts {
+		if want := fmt.Sprintf("(part %d of %d)", i+1, len(parts)); !strings.Contains(part, want) {
+			t.Errorf("part %d does not say %q", i+1, want)
+		}
+		if !strings.Contains(part, `\midrule`+"\n"+fmt.Sprintf(`\multicolumn{2}{l}{\textit{section %d}}`, row/15)) {
+			t.Errorf("part %d does not begin with its section's name", i+1)
+		}
+		rows := strings.Count(part, "{}row ")
+		if rows > latexLines || row%15 != 0 {
+			t.Errorf("part %d has %d rows from row %d: a section of 15 goes over two parts, or a part over its page", i+1, rows, row)
+		}
+		for range rows {
+			if !strings.Contains(part, fmt.Sprintf("{}row %d &", row)) {
+				t.Errorf("row %d is not in part %d, in its order", row, i+1)
+			}
+			row++
+		}
+		if got, want := strings.Contains(part, "footnotesize"), i == len(parts)-1; got != want {
+			t.Errorf("part %d has notes: %t", i+1, got)
+		}
+	}
+	if row != len(table.Rows) {
+		t.Errorf("%d of %d rows", row, len(table.Rows))
 	}
 }
