@@ -201,7 +201,7 @@ var missing = []string{"", "na", "n/a", "nan", "null", "none", "-", "–"}
 
 // ReadColumns reads the named columns of CSV with a header line. Empty fields and the
 // usual spellings of a missing value become NaN; anything else that is not a number is an
-// error with its line.
+// error with its line. A name that two columns bear is an error if it is asked for.
 func ReadColumns(r io.Reader, names ...string) (*Columns, error) {
 	cr := csv.NewReader(r)
 	cr.TrimLeadingSpace = true
@@ -217,6 +217,9 @@ func ReadColumns(r io.Reader, names ...string) (*Columns, error) {
 	for i, name := range names {
 		if index[i] = slices.Index(header, name); index[i] < 0 {
 			return nil, fmt.Errorf("csv: there is no column %q; the file has %s", name, strings.Join(header, ", "))
+		}
+		if again := slices.Index(header[index[i]+1:], name); again >= 0 {
+			return nil, fmt.Errorf("csv: columns %d and %d are both named %q; rename one, so that it is known which is meant", index[i]+1, index[i]+again+2, name)
 		}
 	}
 	out := &Columns{Names: slices.Clone(names), Values: make([][]float64, len(names))}

@@ -143,6 +143,8 @@ func TestReadColumns(t *testing.T) {
 		"a byte order mark":         {csv: "\ufeffx,y\n1,2\n", want: []float64{1}},
 		"quoted fields":             {csv: "\"x\",y\n\"1.5\",2\n", want: []float64{1.5}},
 		"an unknown column":         {csv: "x,z\n1,2\n", err: `there is no column "y"; the file has x, z`},
+		"two columns of one name":   {csv: "x,id,y,x\n1,a,2,3\n", err: `columns 1 and 4 are both named "x"; rename one`},
+		"two others of one name":    {csv: "x,id,y,id\n1,a,2,3\n", want: []float64{1}},
 		"an empty file":             {csv: "", err: "the file is empty; the first line must name the columns"},
 		"only a header":             {csv: "x,y\n", err: "there are no rows below the header"},
 		"a word among numbers":      {csv: "x,y\n1,2\n1,good\n", err: `line 3, column "y": "good" is not a finite number`},
