@@ -9,7 +9,9 @@
 
 CUDA_STUB := $(abspath $(or $(BIN),bin))/cuda
 CUDA_INCLUDE = $(if $(CUDA_HEADERS),-I$(CURDIR)/gpu/cuda/driver/vendor -I$(CUDA_HEADERS),-I$(CURDIR)/gpu/cuda/driver/include)
-CUDA_ENV = CGO_ENABLED=1 CGO_CFLAGS="-O2 $(CUDA_INCLUDE)" CGO_LDFLAGS="-L$(CUDA_STUB) -ldl -lpthread"
+# Go's cache of builds does not see that a header or the stub changed; it sees that a flag did.
+CUDA_SOURCES_SUM = $(firstword $(shell cat gpu/cuda/driver/lazy.c gpu/cuda/driver/include/* gpu/cuda/driver/vendor/* $(wildcard $(CUDA_HEADERS)/cuda.h) | cksum))
+CUDA_ENV = CGO_ENABLED=1 CGO_CFLAGS="-O2 -DLONGALIGN_SOURCES=$(CUDA_SOURCES_SUM) $(CUDA_INCLUDE)" CGO_LDFLAGS="-L$(CUDA_STUB) -ldl -lpthread"
 
 .PHONY: cuda cuda-test cuda-day-files cuda-day test-cuda-nogpu
 

@@ -5,8 +5,12 @@
 
 #include_next <cuda.h>
 
+#ifndef cuDeviceGetUuid /* before 13: that of a part of a card where it is divided (MIG) */
+#define cuDeviceGetUuid cuDeviceGetUuid_v2
+#endif
+
 #if CUDA_VERSION < 12000 /* without tensor maps, which the installed driver may know all the same */
-typedef struct { _Alignas(64) cuuint64_t opaque[16]; } CUtensorMap;
+typedef struct { _Alignas(128) cuuint64_t opaque[16]; } CUtensorMap;
 enum { CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 = 9, CU_TENSOR_MAP_INTERLEAVE_NONE = 0, CU_TENSOR_MAP_SWIZZLE_128B = 3, CU_TENSOR_MAP_L2_PROMOTION_L2_256B = 3, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE = 0 };
 CUresult cuTensorMapEncodeTiled(CUtensorMap *map, int type, cuuint32_t rank, void *address, const cuuint64_t *size, const cuuint64_t *bytes, const cuuint32_t *box, const cuuint32_t *step, int interleave, int swizzle, int promotion, int fill);
 #endif
@@ -28,14 +32,12 @@ CUresult cuGraphAddKernelNode(CUgraphNode *node, CUgraph graph, const CUgraphNod
 #undef cuGraphGetEdges
 #undef cuGraphAddDependencies
 #undef cuEventElapsedTime
-#undef cuDeviceGetUuid
 #define cuCtxCreate cuCtxCreate_v2
 CUresult cuCtxCreate_v2(CUcontext *context, unsigned int flags, CUdevice device);
 CUresult cuMemAdvise(CUdeviceptr address, size_t bytes, CUmem_advise advice, CUdevice device);
 CUresult cuMemPrefetchAsync(CUdeviceptr address, size_t bytes, CUdevice device, CUstream stream);
 CUresult cuGraphGetEdges(CUgraph graph, CUgraphNode *from, CUgraphNode *to, size_t *n);
 CUresult cuGraphAddDependencies(CUgraph graph, const CUgraphNode *from, const CUgraphNode *to, size_t n);
-CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice device);
 CUresult cuEventElapsedTime(float *milliseconds, CUevent from, CUevent to);
 #endif
 
