@@ -86,11 +86,16 @@ func (a *Activities) Rehearse(ctx context.Context) (r *Rehearsal, done func() er
 	}
 	r = &Rehearsal{a: aside, device: "auto", described: map[string]described{}, broken: map[artifact.Ref][]int{}, imagined: map[artifact.Ref]*llama.Config{}, planned: map[artifact.Ref]train.Load{}, measured: map[string]float64{}, calls: map[string]Call{}}
 	dev, err := a.device(ctx, r.device, "")
-	var used interface{ InUse() bool }
-	if errors.As(err, &used) && used.InUse() { // by this machine's own worker, maybe
+	if inUse(err) { // by this machine's own worker, maybe
 		r.device = "host"
 		r.lacking = append(r.lacking, err.Error())
 		dev, err = a.device(ctx, r.device, "")
+		aside.OpenDevice = func(ctx context.Context, name string) (gpu.Device, error) {
+			if name == "auto" {
+				name = r.device
+			}
+			return a.OpenDevice(ctx, name)
+		}
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, remove())
@@ -99,6 +104,12 @@ func (a *Activities) Rehearse(ctx context.Context) (r *Rehearsal, done func() er
 	dev.Close()
 	r.speeds = a.speeds(ctx)
 	return r, remove, nil
+}
+
+// inUse tells whether a device cannot be opened because another process has it.
+func inUse(err error) bool {
+	var used interface{ InUse() bool }
+	return errors.As(err, &used) && used.InUse()
 }
 
 // Describe tells of the device by the name that a result asks for. Where this machine cannot open it, that is Device, and Lacking has
@@ -113,13 +124,13 @@ func (r *Rehearsal) describe(ctx context.Context, name string) described {
 	if d, ok := r.described[name]; ok {
 		return d
 	}
-	d := described{r.Device, r.device, true}
+	d := described{r.Device, r.device, r.device == "auto" || name == r.device}
 	if name != "" && name != "auto" && name != r.device {
-		if dev, err := r.a.device(ctx, name, ""); err == nil {
+		dev, err := r.a.device(ctx, name, "")
+		if d.here = err == nil; d.here {
 			d.Info, d.name = dev.Info(), name
 			dev.Close()
-		} else {
-			d.here = false
+		} else if r.device == "auto" || !inUse(err) { // else that is said already
 			r.lacking = append(r.lacking, err.Error())
 		}
 	}

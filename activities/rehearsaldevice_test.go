@@ -27,7 +27,7 @@ func TestARehearsalWithoutTheDeviceThatIsAskedForSaysSo(t *testing.T) {
 		lack []string
 	}{
 		"the card is in use":                {"auto", busyCard{}, []string{"device auto: process 7 holds the card"}},
-		"the card is in use and asked for":  {"cuda", busyCard{}, []string{"device auto: process 7 holds the card", "device cuda: process 7 holds the card"}},
+		"the card is in use and asked for":  {"cuda", busyCard{}, []string{"device auto: process 7 holds the card"}},
 		"the processor is asked for":        {"host", busyCard{}, []string{"device auto: process 7 holds the card"}},
 		"the device that is there is asked": {"auto", nil, nil},
 	} {
@@ -57,6 +57,11 @@ func TestARehearsalWithoutTheDeviceThatIsAskedForSaysSo(t *testing.T) {
 			if diff := cmp.Diff(tt.lack, r.Lacking()); diff != "" {
 				t.Error(diff)
 			}
+			d, err := r.a.device(t.Context(), "auto", r.Device.Class) // as what is tried does
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.Close()
 		})
 	}
 }
@@ -74,17 +79,20 @@ func (s small) Info() gpu.Info {
 func TestARehearsalForgivesWhatDoesNotFitWhereTheDeviceIsElsewhere(t *testing.T) {
 	for name, tt := range map[string]struct {
 		asks     string
+		busy     bool // what auto opens
 		problems int
 	}{
-		"the device is elsewhere": {"cuda", 0},
-		"the device is here":      {"auto", 1},
+		"the device is elsewhere":    {"cuda", false, 0},
+		"the device is here":         {"auto", false, 1},
+		"the device is in use":       {"auto", true, 0},
+		"the processor is asked for": {"host", true, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newTiny(t)
 			call := p.training(p.upToBatches(), func(o *datasets.TrainParams) { o.Device = tt.asks })
 			open := p.OpenDevice
 			p.OpenDevice = func(ctx context.Context, name string) (gpu.Device, error) {
-				if name == "cuda" {
+				if name == "cuda" || name == "auto" && tt.busy {
 					return nil, busyCard{}
 				}
 				d, err := open(ctx, "host")
