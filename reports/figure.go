@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html"
 	"image/color"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -150,7 +151,26 @@ func (f *Figure) Encode(format FigureFormat) ([]byte, error) {
 	if _, err := canvas.WriteTo(&buf); err != nil {
 		return nil, fmt.Errorf("figure %s: %w", f.Name, err)
 	}
+	if format == SVG {
+		return fitTexts(buf.Bytes()), nil
+	}
 	return buf.Bytes(), nil
+}
+
+// svgText is a text of the SVG writer: what stands before its style, its style, its size, and what it says.
+var svgText = regexp.MustCompile(`(<text [^>]*?)(style="[^"]*font-size:([0-9.]+)px[^"]*">)([^<]+)</text>`)
+
+// fitTexts gives each text of an SVG the width that the drawing was laid out for, since who shows it may lack the font.
+func fitTexts(svg []byte) []byte {
+	return svgText.ReplaceAllFunc(svg, func(b []byte) []byte {
+		m := svgText.FindSubmatch(b)
+		size, err := strconv.ParseFloat(string(m[3]), 64)
+		if err != nil {
+			return b
+		}
+		width := textStyle(vg.Length(size), inkColour).Width(html.UnescapeString(string(m[4])))
+		return fmt.Appendf(nil, `%stextLength="%.4g" lengthAdjust="spacingAndGlyphs" %s%s</text>`, m[1], width.Points(), m[2], m[4])
+	})
 }
 
 // pdfDates makes the PDF writer put a fixed date and a fixed order into its files, so

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"image/png"
 	"io"
 	"math"
@@ -128,6 +129,24 @@ func TestFiguresAreWellFormedAndRepeatByteForByte(t *testing.T) {
 				t.Error("no description for those who cannot see it")
 			}
 		})
+	}
+}
+
+func TestTheTextsOfAnSVGKeepTheirWidthInAnyFont(t *testing.T) {
+	for name, f := range sampleFigures(t) {
+		b, err := f.Encode(SVG)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if texts, fitted := bytes.Count(b, []byte("<text ")), bytes.Count(b, []byte("textLength=")); texts == 0 || texts != fitted {
+			t.Errorf("%s: %d of %d texts have a width", name, fitted, texts)
+		}
+	}
+	long := float64(textStyle(10, inkColour).Width("packing & <weighting>"))
+	got := string(fitTexts([]byte(`<text x="1" y="2"` + "\n\t" + `style="font-size:10px">packing &amp; &lt;weighting&gt;</text>`)))
+	want := fmt.Sprintf(`<text x="1" y="2"`+"\n\t"+`textLength="%.4g" lengthAdjust="spacingAndGlyphs" style="font-size:10px">packing &amp; &lt;weighting&gt;</text>`, long)
+	if got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
 	}
 }
 
