@@ -121,7 +121,26 @@ func (c Cell) detail(col Column) string {
 	return strings.Join(out, "; ")
 }
 
-// renderHTMLTable prints t as an HTML fragment for another page; [RenderReport] makes a whole one.
+// RenderPage makes an HTML page of tables alone, in the style of [RenderReport]: title stands above them, the problems with what could
+// not be read first, and command is what prints the page again.
+func RenderPage(title, command string, problems []string, tables ...*Table) ([]byte, error) {
+	v := struct {
+		Title, Command string
+		Problems       []string
+		Tables         []tableView
+	}{title, command, problems, nil}
+	for _, t := range tables {
+		if err := t.Validate(); err != nil {
+			return nil, err
+		}
+		v.Tables = append(v.Tables, t.view(func([]string) string { return "" }))
+	}
+	var buf bytes.Buffer
+	err := pages.ExecuteTemplate(&buf, "tables", v)
+	return buf.Bytes(), err
+}
+
+// renderHTMLTable prints t as an HTML fragment for another page; [RenderReport] and [RenderPage] make whole ones.
 func renderHTMLTable(buf *bytes.Buffer, t *Table) error {
 	return pages.ExecuteTemplate(buf, "table", t.view(func([]string) string { return "" }))
 }

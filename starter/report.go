@@ -149,7 +149,14 @@ func printComparison(ctx context.Context, store *artifact.Store, a, b *artifact.
 		}
 		tellProblems(stderr, studies[i])
 	}
-	out, err := reports.Render(f, reports.Compare(studies[0], studies[1]).Tables()...)
+	tables := reports.Compare(studies[0], studies[1]).Tables()
+	var out []byte
+	if f == reports.HTML {
+		problems := slices.Concat(studies[0].Problems, studies[1].Problems)
+		out, err = reports.RenderPage("Two runs compared", "starter report "+a.ID+" "+b.ID+" --format html", problems, tables...)
+	} else {
+		out, err = reports.Render(f, tables...)
+	}
 	if err != nil {
 		return err
 	}
@@ -187,7 +194,12 @@ func printRunTables(ctx context.Context, store *artifact.Store, run *artifact.Ru
 		}
 		tables = []*reports.Table{t}
 	}
-	b, err := reports.Render(f, tables...)
+	var b []byte
+	if f == reports.HTML {
+		b, err = reports.RenderPage(study.Name, "starter report "+run.ID+" --table "+table+" --format html", study.Problems, tables...)
+	} else {
+		b, err = reports.Render(f, tables...)
+	}
 	if err != nil {
 		return err
 	}
