@@ -111,7 +111,7 @@ func Study(ctx workflow.Context, in StudyInput) (StudyResult, error) {
 		s.progress.say(closing, failureDetails(err))
 		return result, err
 	}
-	workflow.SetCurrentDetails(ctx, tablesDetails(s.progress.state, result.Tables))
+	workflow.SetCurrentDetails(ctx, tablesDetails(s.progress.state, result.Tables, workflow.GetInfo(ctx).Namespace))
 	return result, nil
 }
 

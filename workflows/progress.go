@@ -2,6 +2,7 @@ package workflows
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -125,10 +126,26 @@ func (p *progress) take() []activities.Use {
 }
 
 // show writes the state as Markdown, for the Temporal UI.
-func (p *progress) show(ctx workflow.Context) { workflow.SetCurrentDetails(ctx, p.state.Markdown()) }
+func (p *progress) show(ctx workflow.Context) {
+	workflow.SetCurrentDetails(ctx, p.state.Markdown(workflow.GetInfo(ctx).Namespace))
+}
 
-// Markdown is the run's state for the Temporal UI.
-func (r RunProgress) Markdown() string {
+// inLinkText keeps a name from ending the Markdown link, or the cell of a table, that it stands in.
+var inLinkText = strings.NewReplacer("[", `\[`, "]", `\]`, "|", `\|`)
+
+// uiLink is a Markdown link to a workflow of the UI that shows it. It is relative to the UI's own address, which only the browser knows.
+func uiLink(text, namespace, workflowID string) string {
+	return fmt.Sprintf("[%s](namespaces/%s/workflows/%s)", inLinkText.Replace(text), url.PathEscape(namespace), url.PathEscape(workflowID))
+}
+
+// resultLink names a result and leads to the workflow that made it: the UI shows what it was made of, and of what that was. Nothing
+// leads into the store, whose objects are signed for or are files.
+func resultLink(ref artifact.Ref, namespace string) string {
+	return uiLink(ref.String(), namespace, makerID(ref.Stage, ref.Key))
+}
+
+// Markdown is the run's state for the Temporal UI of a namespace.
+func (r RunProgress) Markdown(namespace string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "**%s**: %d of %d cells finished", r.Experiment, r.CellsDone, r.Cells)
 	if len(r.Failed) > 0 {
@@ -138,13 +155,17 @@ func (r RunProgress) Markdown() string {
 	for _, s := range r.Stages {
 		var now []string
 		for _, c := range r.Running {
-			switch {
-			case c.Stage != s.Stage:
-			case c.Waiting:
-				now = append(now, c.Label+" (another run makes it)")
-			default:
-				now = append(now, c.Label)
+			if c.Stage != s.Stage {
+				continue
 			}
+			name := c.Label
+			if c.WorkflowID != "" {
+				name = uiLink(c.Label, namespace, c.WorkflowID)
+			}
+			if c.Waiting {
+				name += " (another run makes it)"
+			}
+			now = append(now, name)
 		}
 		if len(now) > 4 {
 			now = append(now[:4:4], fmt.Sprintf("and %d more", len(now)-4))
@@ -158,6 +179,6 @@ func (r RunProgress) Markdown() string {
 }
 
 // tablesDetails is what the UI shows of a finished run.
-func tablesDetails(r RunProgress, tables artifact.Ref) string {
-	return r.Markdown() + fmt.Sprintf("\nTables: `%s`. Print them with `starter report` and this workflow's ID.\n", tables)
+func tablesDetails(r RunProgress, tables artifact.Ref, namespace string) string {
+	return r.Markdown(namespace) + fmt.Sprintf("\nTables: %s. Print them with `starter report` and this workflow's ID.\n", resultLink(tables, namespace))
 }

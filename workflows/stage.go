@@ -132,7 +132,7 @@ func (s *stages) make(ctx workflow.Context, cell Cell, call activities.Call) (ar
 		ParentClosePolicy:     enumspb.PARENT_CLOSE_POLICY_REQUEST_CANCEL,
 		WaitForCancellation:   true,
 		StaticSummary:         call.Stage + " · " + call.Label,
-		StaticDetails:         stageDetails(call),
+		StaticDetails:         stageDetails(call, workflow.GetInfo(ctx).Namespace),
 		TypedSearchAttributes: searchAttributes(s.name, call.Stage, cell.Method, s.model),
 	}
 	call.Run = runID(ctx).WorkflowID
@@ -156,17 +156,23 @@ func failure(err error) error {
 // stageWorkflowID is the same for the same result in all runs. Sixteen digits of the key tell results apart and can be read in a list; what
 // decides is always the whole key.
 func stageWorkflowID(call activities.Call) string {
-	return "stage-" + call.Stage + "-" + call.Key[:min(16, len(call.Key))]
+	return makerID(call.Stage, call.Key)
 }
 
-func stageDetails(call activities.Call) string {
+// makerID is the ID of the workflow that makes, or made, a stage's result.
+func makerID(stage, key string) string { return "stage-" + stage + "-" + key[:min(16, len(key))] }
+
+// stageDetails says for the Temporal UI of a namespace what a stage makes, and of what.
+func stageDetails(call activities.Call, namespace string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Action key `%s`. The result will be `actions/%s/%s/1.json` in the artifact store.\n\nInputs:\n", call.Key, call.Stage, call.Key)
 	for _, role := range sortedKeys(call.Inputs) {
-		fmt.Fprintf(&b, "- %s: `%s`\n", role, call.Inputs[role])
+		fmt.Fprintf(&b, "- %s: %s\n", role, resultLink(call.Inputs[role], namespace))
 	}
 	if len(call.Inputs) == 0 {
 		b.WriteString("- none but the files of its source\n")
+	} else {
+		b.WriteString("\nAn input's name leads to the workflow that made it, while Temporal keeps that; `starter lineage` follows the name in the store.\n")
 	}
 	return b.String()
 }
