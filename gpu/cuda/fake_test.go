@@ -179,6 +179,26 @@ func onFakeDriver(t *testing.T) {
 	if e := kind(err, OutOfMemory); e.Asked != 4<<30 || e.Free != 5<<30 || e.Total != 80<<30 || e.Sticky() {
 		t.Errorf("out of memory: %+v", e)
 	}
+	for name, tt := range map[string]struct {
+		tensor tensor
+		want   int // the driver's code
+	}{
+		"queries":               {tensor{1 << 20, 128, 32, 65536, 128}, 0},
+		"keys of 64 columns":    {tensor{1 << 20, 64, 1, 1, 64}, 0},
+		"an odd address":        {tensor{1<<20 + 2, 128, 32, 65536, 128}, 1},
+		"no tokens":             {tensor{1 << 20, 128, 32, 0, 128}, 1},
+		"more rows than a box":  {tensor{1 << 20, 128, 32, 65536, 512}, 1},
+		"a width no copy takes": {tensor{1 << 20, 60, 3, 9, 64}, 1},
+	} {
+		m, err := d.m.tensorMap(tt.tensor)
+		var e *Error
+		switch {
+		case tt.want == 0 && (err != nil || m[0] != 0x5a5a5a5a5a5a5a5a || m[15] != m[0]):
+			t.Errorf("a tensor of %s: %x, %v", name, m, err)
+		case tt.want != 0 && (!errors.As(err, &e) || e.Code != tt.want || e.Sticky()):
+			t.Errorf("a tensor with %s: %v", name, err)
+		}
+	}
 	const n = 20 << 20 // more than fits the staging memory
 	x, err := d.Alloc(n, gpu.Float32)
 	if err != nil {

@@ -101,6 +101,19 @@ CUresult cuLaunchKernel(CUfunction f, unsigned int gx, unsigned int gy, unsigned
 	else *target += 1;
 	return failing("launch");
 }
+/* What the driver's documentation asks of a tensor, and what the kernels count on. */
+CUresult cuTensorMapEncodeTiled(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank, void *address, const cuuint64_t *size, const cuuint64_t *bytes, const cuuint32_t *box, const cuuint32_t *step, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill) {
+	(void)promotion;
+	if ((uintptr_t)map % 128 || (uintptr_t)address % 16 || type != CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 || rank != 3 || interleave || swizzle != CU_TENSOR_MAP_SWIZZLE_128B || fill) return CUDA_ERROR_INVALID_VALUE;
+	if (box[0] * 2 != 128) return CUDA_ERROR_INVALID_VALUE; /* the swizzle's width */
+	for (int i = 0; i < 3; i++)
+		if (!size[i] || size[i] > (cuuint64_t)1 << 32 || !box[i] || box[i] > 256 || step[i] != 1) return CUDA_ERROR_INVALID_VALUE;
+	for (int i = 0; i < 2; i++)
+		if (bytes[i] % 16 || bytes[i] >= (cuuint64_t)1 << 40) return CUDA_ERROR_INVALID_VALUE;
+	if (bytes[1] % bytes[0]) return CUDA_ERROR_INVALID_VALUE;
+	memset(map, 0x5a, sizeof *map);
+	return CUDA_SUCCESS;
+}
 CUresult cuStreamBeginCapture_v2(CUstream s, CUstreamCaptureMode mode) { (void)s; captures = 0; return mode == CU_STREAM_CAPTURE_MODE_THREAD_LOCAL ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE; }
 CUresult cuStreamEndCapture(CUstream s, CUgraph *g) {
 	(void)s;
