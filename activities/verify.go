@@ -93,8 +93,7 @@ func (a *Activities) verifyBytes(ctx context.Context, run *artifact.RunRecord, o
 	for _, f := range report.Failures {
 		finding := Finding{Ref: f.Ref, Cells: cells[f.Ref], Output: f.Output, Problem: damage(f.Err)}
 		if replaced := (*artifact.ReplacedError)(nil); errors.As(f.Err, &replaced) {
-			finding.Repair = fmt.Sprintf("%[1]s was replaced after it had been used: starter verify %[2]s --level derived says how it differs from what it should be; "+
-				"delete actions/%[3]s/%[4]s/%[5]d.json, and starter verify %[2]s --repair brings the right one back", replaced.Input, run.ID, replaced.Input.Stage, replaced.Input.Key, replaced.Input.Generation)
+			finding.Repair = replacedAdvice(run, replaced) + fmt.Sprintf("; starter verify %s --level derived says which values do not follow from it", run.ID)
 			v.Findings = append(v.Findings, finding)
 			continue
 		}
@@ -110,6 +109,12 @@ func (a *Activities) verifyBytes(ctx context.Context, run *artifact.RunRecord, o
 		v.Findings = append(v.Findings, finding)
 	}
 	return nil
+}
+
+// replacedAdvice says what to do about an input that was replaced.
+func replacedAdvice(run *artifact.RunRecord, r *artifact.ReplacedError) string {
+	return fmt.Sprintf("%[1]s was replaced after it had been used: delete actions/%[3]s/%[4]s/%[5]d.json, and starter verify %[2]s --repair brings the right one back",
+		r.Input, run.ID, r.Input.Stage, r.Input.Key, r.Input.Generation)
 }
 
 // damage says what is wrong with an object, without advice: a finding brings its own.
@@ -161,7 +166,7 @@ func (a *Activities) mend(ctx context.Context, run *artifact.RunRecord, ref arti
 		return Finding{Repair: fmt.Sprintf("starter verify %s --repair makes it again", run.ID)}
 	}
 	o.Progress("making " + ref.String() + " again")
-	again, err := recomputation{a, run}.again(ctx, m)
+	again, err := recomputation{a, run, false}.again(ctx, m)
 	if err != nil {
 		return Finding{Repair: err.Error()}
 	}
@@ -305,7 +310,7 @@ func (a *Activities) whole(ctx context.Context, m *artifact.Manifest) error {
 
 // verifyDerived makes again, apart from the store, whatever costs nothing to make, and compares.
 func (a *Activities) verifyDerived(ctx context.Context, run *artifact.RunRecord, o VerifyOptions, v *Verification) (err error) {
-	manifests, err := a.closure(ctx, run, v)
+	manifests, current, err := a.closure(ctx, run, o, v)
 	if err != nil {
 		return err
 	}
@@ -318,13 +323,36 @@ func (a *Activities) verifyDerived(ctx context.Context, run *artifact.RunRecord,
 	for _, m := range manifests {
 		v.Manifests++
 		f := Finding{Ref: m.Ref(), Cells: cells[m.Ref()]}
-		if cost := Cost(m.Stage, m.Params); cost != "" {
+		replaced, err := m.Replaced(current)
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.Ref(), err)
+		}
+		cost := Cost(m.Stage, m.Params)
+		if len(replaced) > 0 {
+			f.Problem, f.Repair = replaced[0].Error(), replacedAdvice(run, replaced[0])
+			if cost == "" {
+				o.Progress("recomputing " + m.Ref().String())
+				if again, err := (recomputation{aside, run, true}).again(ctx, m); err == nil {
+					v.Recomputed++
+					f.Differences, err = differences(ctx, a.Store, aside.Store, m, again)
+					if err != nil {
+						f.Differences = []string{err.Error()}
+					}
+				}
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			v.Findings = append(v.Findings, f)
+			continue
+		}
+		if cost != "" {
 			f.Problem = "making it again takes " + cost
 			v.Unchecked = append(v.Unchecked, f)
 			continue
 		}
 		o.Progress("recomputing " + m.Ref().String())
-		again, err := recomputation{aside, run}.again(ctx, m)
+		again, err := recomputation{aside, run, false}.again(ctx, m)
 		var impossible *NotReproducibleError
 		switch {
 		case ctx.Err() != nil:
@@ -358,7 +386,7 @@ func (a *Activities) verifyDerived(ctx context.Context, run *artifact.RunRecord,
 
 // replace stores a result that does not follow from its inputs as a new generation that does.
 func (a *Activities) replace(ctx context.Context, run *artifact.RunRecord, m *artifact.Manifest) (*artifact.Ref, string) {
-	again, err := recomputation{a, run}.again(ctx, m)
+	again, err := recomputation{a, run, false}.again(ctx, m)
 	if err != nil {
 		return nil, err.Error()
 	}
@@ -373,9 +401,11 @@ func (a *Activities) replace(ctx context.Context, run *artifact.RunRecord, m *ar
 	return nil, fmt.Sprintf("made again as %s, which is another result: start the run again, and what was made from the old one is made anew", stored)
 }
 
-// closure returns all results of a run and what they were made from, inputs first. Unreadable ones are findings.
-func (a *Activities) closure(ctx context.Context, run *artifact.RunRecord, v *Verification) ([]*artifact.Manifest, error) {
+// closure returns all results of a run and what they were made from, inputs first, and by the names under which they were used.
+// Unreadable ones are findings, and repaired where that is asked for.
+func (a *Activities) closure(ctx context.Context, run *artifact.RunRecord, o VerifyOptions, v *Verification) ([]*artifact.Manifest, map[artifact.Ref]*artifact.Manifest, error) {
 	var all []*artifact.Manifest
+	current := map[artifact.Ref]*artifact.Manifest{}
 	seen := map[artifact.Ref]bool{}
 	cells := cellsOf(run)
 	var visit func(ref artifact.Ref) error
@@ -389,8 +419,15 @@ func (a *Activities) closure(ctx context.Context, run *artifact.RunRecord, v *Ve
 			return ctx.Err()
 		}
 		if err != nil {
-			v.Findings = append(v.Findings, Finding{Ref: ref, Cells: cells[ref], Problem: damage(err)})
-			return nil
+			outcome := a.mend(ctx, run, ref, o)
+			outcome.Ref, outcome.Cells, outcome.Problem = ref, cells[ref], damage(err)
+			v.Findings = append(v.Findings, outcome)
+			if outcome.Repaired == nil {
+				return nil
+			}
+			if m, err = a.Store.Manifest(ctx, *outcome.Repaired); err != nil {
+				return err
+			}
 		}
 		for _, role := range slices.Sorted(maps.Keys(m.Inputs)) {
 			if err := visit(m.Inputs[role]); err != nil {
@@ -398,14 +435,15 @@ func (a *Activities) closure(ctx context.Context, run *artifact.RunRecord, v *Ve
 			}
 		}
 		all = append(all, m)
+		current[ref] = m
 		return nil
 	}
 	for _, ref := range run.Refs() {
 		if err := visit(ref); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return all, nil
+	return all, current, nil
 }
 
 // cellsOf lists for each result the cells that used it.

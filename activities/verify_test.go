@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -196,6 +197,44 @@ func TestDerivedValuesThatDoNotFollowAreNamed(t *testing.T) {
 	}
 }
 
+func TestScoresOfPredictionsThatWereReplacedAreNamed(t *testing.T) {
+	p := newTiny(t)
+	run, refs := p.finishedRun()
+	m := p.manifest(refs["predictions"])
+	raw, err := p.Store.ReadBlob(t.Context(), p.output(m.Ref(), "predictions.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw = regexp.MustCompile(`"nll":[0-9.]+`).ReplaceAll(raw, []byte(`"nll":0.125`))
+	blob, err := p.Store.PutBytes(t.Context(), raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := fmt.Sprintf("actions/predictions/%s/1.json", m.Key)
+	if err := p.tap.Backend.Delete(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	m.Outputs[slices.IndexFunc(m.Outputs, func(o artifact.Output) bool { return o.Name == "predictions.jsonl" })].Blob = blob
+	if _, err := p.Store.PutManifest(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	if v := p.verify(run, VerifyOptions{}); len(v.Findings) != 1 || v.Findings[0].Ref != refs["scores"] {
+		t.Errorf("%+v", v.Findings)
+	}
+	for _, repair := range []bool{false, true} {
+		v := p.verify(run, VerifyOptions{Derived: true, Repair: repair})
+		if len(v.Findings) != 1 || v.Good() || v.Findings[0].Ref != refs["scores"] || !strings.Contains(v.Findings[0].Problem, "it was made from predictions sha256:") {
+			t.Fatalf("%+v", v.Findings)
+		}
+		if d := strings.Join(v.Findings[0].Differences, "\n"); !strings.Contains(d, "loss of sample ") {
+			t.Errorf("%q", d)
+		}
+		if want := "delete " + path; !strings.Contains(v.Findings[0].Repair, want) {
+			t.Errorf("the advice is %q, want %q", v.Findings[0].Repair, want)
+		}
+	}
+}
+
 func TestAReportIsMadeOfWhatIsLeft(t *testing.T) {
 	p := newTiny(t)
 	run, refs := p.finishedRun()
@@ -276,7 +315,10 @@ func TestADamagedManifestIsRepairedFromTheTablesCopy(t *testing.T) {
 	if _, err := p.tap.Backend.Put(t.Context(), path, strings.NewReader("{}"), 2, artifact.Condition{}); err != nil {
 		t.Fatal(err)
 	}
-	if v := p.verify(run, VerifyOptions{Repair: true}); !v.Good() || !strings.Contains(v.Findings[0].Repair, "another copy of its manifest") {
+	if v := p.verify(run, VerifyOptions{Derived: true}); v.Good() || !strings.Contains(v.Findings[0].Repair, "--repair puts it in its place") {
+		t.Errorf("%+v", v.Findings)
+	}
+	if v := p.verify(run, VerifyOptions{Derived: true, Repair: true}); !v.Good() || len(v.Findings) != 1 || !strings.Contains(v.Findings[0].Repair, "another copy of its manifest") {
 		t.Errorf("%+v", v.Findings)
 	}
 	if v := p.verify(run, VerifyOptions{}); !v.Good() {

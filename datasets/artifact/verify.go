@@ -123,17 +123,29 @@ func (v *verification) blob(ctx context.Context, ref Ref, o Output) error {
 
 // inputs checks that what the key says went in is what the named inputs are.
 func (v *verification) inputs(ref Ref, m *Manifest) {
+	replaced, err := m.Replaced(v.manifests)
+	if err != nil {
+		v.fail(ref, "", err)
+	}
+	for _, r := range replaced {
+		v.fail(ref, "", r)
+	}
+}
+
+// Replaced lists which of a result's inputs, among those that are given, are not what its key says went in.
+func (m *Manifest) Replaced(inputs map[Ref]*Manifest) ([]*ReplacedError, error) {
 	var action struct {
 		Inputs map[string]string `json:"inputs"`
 	}
 	if err := json.Unmarshal(m.ActionKeyInput, &action); err != nil {
-		v.fail(ref, "", fmt.Errorf("action: %w", err))
-		return
+		return nil, fmt.Errorf("action: %w", err)
 	}
-	for role, want := range action.Inputs {
+	var out []*ReplacedError
+	for _, role := range slices.Sorted(maps.Keys(action.Inputs)) {
 		in, named := m.Inputs[role]
-		if input := v.manifests[in]; named && input != nil && input.Digest() != want {
-			v.fail(ref, "", &ReplacedError{Role: role, Input: in, Want: want, Got: input.Digest()})
+		if input := inputs[in]; named && input != nil && input.Digest() != action.Inputs[role] {
+			out = append(out, &ReplacedError{Role: role, Input: input.Ref(), Want: action.Inputs[role], Got: input.Digest()})
 		}
 	}
+	return out, nil
 }
