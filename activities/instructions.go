@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/klauspost/compress/zstd"
 	"go.temporal.io/sdk/activity"
@@ -232,9 +235,18 @@ func (j *job) putRequests(ctx context.Context, r RequestsReport) error {
 	return j.putMeasured(ctx, requestsFile, r)
 }
 
+// failedCounts reads "malformed 2, refused 68".
+func failedCounts(failed map[string]int) string {
+	var said []string
+	for _, reason := range slices.Sorted(maps.Keys(failed)) {
+		said = append(said, fmt.Sprintf("%s %d", reason, failed[reason]))
+	}
+	return strings.Join(said, ", ")
+}
+
 func (j *job) putInstructionsReport(ctx context.Context, report datasets.InstructionsReport) error {
 	if j.shard == nil && report.Instances-report.HeldOut == 0 {
-		return badData("the teacher gave no usable answer to any of the training documents: %v", report.Failed)
+		return badData("the teacher gave no usable answer to any of the training documents: %s", failedCounts(report.Failed))
 	}
 	if j.call.Shards == nil || j.shard != nil {
 		j.count("instances", int64(report.Instances))

@@ -19,7 +19,7 @@ import (
 
 // tablesStage gathers what the stored manifests of a study say. Output: study.json, of which reports makes
 // every table and figure.
-var tablesStage = stage{name: "tables", version: 5, describe: describeParams[TablesParams], outside: ratingsFile, run: runTables}
+var tablesStage = stage{name: "tables", version: 6, describe: describeParams[TablesParams], outside: ratingsFile, run: runTables}
 
 // TablesParams are what the tables stage is called with.
 type TablesParams struct {

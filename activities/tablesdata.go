@@ -214,5 +214,12 @@ func (j *job) countInstructions(ctx context.Context, role string, s *reports.Dat
 			s.Instances = append(s.Instances, c)
 		}
 	}
+	var asked datasets.InstructionsReport
+	if err := j.readJSON(ctx, role, "report.json", &asked); err != nil {
+		return err
+	}
+	for _, reason := range slices.Sorted(maps.Keys(asked.Failed)) {
+		s.GivenUp = append(s.GivenUp, reports.Count{Name: reason, N: asked.Failed[reason]})
+	}
 	return nil
 }

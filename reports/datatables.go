@@ -120,6 +120,9 @@ func (d *DataSummary) instanceRows(buckets []Bucket) []Row {
 	if len(d.Instances) > 0 {
 		rows = append(rows, Row{Section: tasks, Cells: []Cell{Label("all tasks"), number(total.Train), number(total.HeldOut), all}})
 	}
+	for _, c := range d.GivenUp {
+		rows = append(rows, Row{Section: d.of("given up, held out included"), Cells: []Cell{Label(c.Name), number(c.N), Blank(), Blank()}})
+	}
 	for _, c := range d.Drawn {
 		rows = append(rows, Row{Section: d.of("drawn for training, by source"), Cells: []Cell{Label(c.Name), number(c.N), Blank(), Blank()}})
 	}

@@ -217,6 +217,8 @@ type DataSummary struct {
 	Dropped   []Count `json:"dropped,omitempty"`   // by reason
 	// Instances by task, for training and held out.
 	Instances []TaskCount `json:"instances,omitempty"`
+	// GivenUp are instances that the teacher gave no usable question or answer for, by reason, of both sides of the split.
+	GivenUp []Count `json:"given_up,omitempty"`
 	// Drawn are the training conversations by where they come from, where instructions were mixed with files.
 	Drawn []Count `json:"drawn,omitempty"`
 	// LeftOut are conversations drawn that are not trained on, by reason; CutOff are those trained on without the end of an answer.

@@ -37,6 +37,7 @@ func demoStudy() *Study {
 			Documents: []Count{{Name: "Go packages", N: 412, Tokens: 310_220, HeldOut: 40}, {Name: "language specification", N: 1, Tokens: 31_877}},
 			Dropped:   []Count{{Name: "duplicate", N: 37}, {Name: "longer than the context", N: 12}, {Name: "not UTF-8", N: 1}},
 			Instances: []TaskCount{{"name the function", 240, 24, 5}, {"doc comment", 180, 18, 61}, {"look-up", 60, 18, 12}},
+			GivenUp:   []Count{{Name: "refused", N: 4}},
 			LeftOut:   []Count{{Name: "answer cut off whole", N: 7}}, CutOff: 3,
 			InputLengths: nil, Marks: []string{NoteSynthetic}, Sources: []string{"instructions/" + strings.Repeat("b", 12) + "/1"},
 		},
