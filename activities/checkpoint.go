@@ -212,7 +212,8 @@ func (j *job) train(ctx context.Context, p datasets.CheckpointParams, model *lla
 		Held:            held,
 		OnParity:        func(c train.Certificate) error { return saved.certify(ctx, c) },
 		// The save must outlive the cancellation that caused it.
-		Checkpoint: func(s *train.State) error { return saved.save(context.WithoutCancel(ctx), j, s) },
+		Checkpoint:   func(s *train.State) error { return saved.save(context.WithoutCancel(ctx), j, s) },
+		OnMicroBatch: func() { j.moves.Add(1) }, // a step, or a held-out loss, that takes long is no standstill
 		OnStep: func(m train.Metrics) error {
 			j.report(ctx, Progress{Done: int64(m.Step + 1), Total: int64(options.Steps), Unit: "step", Loss: m.Loss, Rate: m.TokensPerSecond})
 			j.beat(ctx)

@@ -51,6 +51,9 @@ type PromptError struct {
 }
 
 func (e *PromptError) Error() string {
+	if e.MaxNewTokens >= e.Context {
+		return fmt.Sprintf("prompt %d: %d new tokens leave no room for a prompt in the model's context of %d; ask for fewer", e.Request, e.MaxNewTokens, e.Context)
+	}
 	return fmt.Sprintf("prompt %d: %d tokens and %d new ones exceed the model's context of %d; shorten the prompt, ask for fewer tokens or allow middle truncation",
 		e.Request, e.Tokens, e.MaxNewTokens, e.Context)
 }

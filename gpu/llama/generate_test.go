@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -135,6 +136,10 @@ func TestPromptsThatDoNotFit(t *testing.T) {
 	var pe *llama.PromptError
 	if !errors.As(err, &pe) || pe.Request != 1 || pe.Tokens != 100 || pe.Context != 64 {
 		t.Errorf("got %v", err)
+	}
+	_, err = m.Generate(context.Background(), []llama.Request{{Prompt: long, MaxNewTokens: 64, TruncateMiddle: true}})
+	if err == nil || !strings.Contains(err.Error(), "no room for a prompt") || strings.Contains(err.Error(), "truncation") {
+		t.Errorf("cut in the middle, as many new tokens as the context holds: %v", err)
 	}
 	got := generate(t, m, llama.Request{Prompt: long, MaxNewTokens: 4, TruncateMiddle: true, EOS: []int32{}})[0]
 	want := generate(t, m, llama.Request{Prompt: append(slices.Clone(long[:30]), long[70:]...), MaxNewTokens: 4, EOS: []int32{}})[0]

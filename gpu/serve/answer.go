@@ -57,6 +57,9 @@ func (s *Server) launch(ctx context.Context, r *request) ([]*task, *mailbox, err
 	if len(r.prompts)*r.choices() > maxChoices {
 		return nil, nil, badRequest("prompt", "%d prompts with %d choices each; a request has between 1 and %d sequences", len(r.prompts), r.choices(), maxChoices)
 	}
+	if most, n := cap(s.engine.queue), len(r.prompts)*r.choices(); n > most {
+		return nil, nil, badRequest("prompt", "%d sequences, more than the %d that this server takes at a time (slots and queue); send fewer in a request", n, most)
+	}
 	seed := randomSeed()
 	if r.Seed != nil {
 		seed = uint64(*r.Seed)
@@ -84,6 +87,10 @@ func (s *Server) launch(ctx context.Context, r *request) ([]*task, *mailbox, err
 			}
 		}
 		n := r.maxNew(len(ids))
+		if n == 0 && r.MaxTokens == nil && r.MaxCompletionTokens == nil { // an answer gets what is left, and that is nothing
+			return nil, nil, badRequest("prompt", "%d tokens leave no room for an answer in the context of %d and the server's memory; shorten the prompt, or name max_tokens where the server cuts long prompts",
+				len(ids), s.model.Config().MaxPositions)
+		}
 		if n < 0 || n == 0 && !r.echo {
 			return nil, nil, badRequest("max_tokens", "is %d for a prompt of %d tokens and a context of %d; it must be positive", n, len(ids), s.model.Config().MaxPositions)
 		}

@@ -208,6 +208,9 @@ func (p *promptList) UnmarshalJSON(b []byte) error {
 		if err != nil {
 			return err
 		}
+		if ids == nil {
+			return fmt.Errorf("prompt: %s is neither text nor tokens", item)
+		}
 		*p = append(*p, prompt{ids: ids})
 	}
 	return nil
@@ -217,6 +220,9 @@ func tokens(b []byte) ([]int32, error) {
 	var wide []int64
 	if err := json.Unmarshal(b, &wide); err != nil {
 		return nil, fmt.Errorf("prompt is neither text nor tokens")
+	}
+	if wide == nil { // null
+		return nil, nil
 	}
 	ids := make([]int32, len(wide))
 	for i, id := range wide {

@@ -84,6 +84,9 @@ type LoopOptions struct {
 	OnParity func(Certificate) error
 	// OnStep is called after each step with its metrics; an error ends the loop.
 	OnStep func(Metrics) error
+	// OnMicroBatch is called after each micro-batch that went through the model, held-out ones too: a sign of life in steps
+	// and measurements that take long.
+	OnMicroBatch func()
 	// CheckpointEvery steps, and after the last one, Checkpoint gets a snapshot. It is called in
 	// the background, one at a time; the steps go on meanwhile. 0: only at the end, on cancellation, and when something
 	// else than the training ends it. A state whose weights are not finite is never handed on.
@@ -189,6 +192,8 @@ func (k *keeper) end(err error) error {
 func (t *Trainer) Run(ctx context.Context, src Source, lo LoopOptions) (err error) {
 	k := &keeper{t: t, lo: lo, saved: t.step, good: t.step, last: time.Now()}
 	defer func() { err = k.end(err) }()
+	t.passed = lo.OnMicroBatch
+	defer func() { t.passed = nil }()
 	if err := t.watch(ctx, lo); err != nil {
 		return err
 	}
@@ -231,17 +236,31 @@ func (t *Trainer) Run(ctx context.Context, src Source, lo LoopOptions) (err erro
 			}
 		}
 	}
-	return k.save()
+	if err := k.save(); err != nil {
+		return err
+	}
+	if t.unwatched(lo) != nil {
+		return ctx.Err() // the last measurement was interrupted
+	}
+	return nil
+}
+
+// unwatched returns the last step if a held-out loss is due after it and missing.
+func (t *Trainer) unwatched(lo LoopOptions) *Metrics {
+	if lo.EvalEvery <= 0 || len(lo.Held) == 0 || len(t.history) == 0 || t.step%lo.EvalEvery != 0 && t.step != t.opts.Steps {
+		return nil
+	}
+	if last := &t.history[len(t.history)-1]; last.EvalLoss == nil {
+		return last
+	}
+	return nil
 }
 
 // watch measures the held-out loss of the last step where it is due and missing. What interrupts it is left to the caller to see;
 // the run that goes on makes up for it, so that no point of the curve is lost.
 func (t *Trainer) watch(ctx context.Context, lo LoopOptions) error {
-	if lo.EvalEvery <= 0 || len(lo.Held) == 0 || len(t.history) == 0 || t.step%lo.EvalEvery != 0 && t.step != t.opts.Steps {
-		return nil
-	}
-	last := &t.history[len(t.history)-1]
-	if last.EvalLoss != nil {
+	last := t.unwatched(lo)
+	if last == nil {
 		return nil
 	}
 	loss, err := t.Evaluate(ctx, lo.Held)

@@ -82,6 +82,7 @@ type Trainer struct {
 	names   func(microBatch, sequence int) string
 	latest  []string // the sequences of the last gradient
 	torn    bool     // an update failed midway
+	passed  func()   // LoopOptions.OnMicroBatch
 }
 
 // New prepares model for training. The model must have been loaded in the options' dtype.
@@ -225,6 +226,9 @@ func (t *Trainer) Gradient(ctx context.Context, packs []datasets.Pack) (Metrics,
 			return mt, fmt.Errorf("step %d, micro-batch %d: %w", t.step, k, err)
 		}
 		mt.MicroBatchSeconds = append(mt.MicroBatchSeconds, time.Since(began).Seconds())
+		if t.passed != nil {
+			t.passed()
+		}
 		mt.Loss += l.Loss
 		for i, nll := range l.Sequences {
 			all = append(all, t.name(k, i))
@@ -328,6 +332,9 @@ func (t *Trainer) Evaluate(ctx context.Context, packs []datasets.Pack) (float64,
 		nll, err := t.model.NLL(&packs[k])
 		if err != nil {
 			return 0, fmt.Errorf("held-out micro-batch %d: %w", k, err)
+		}
+		if t.passed != nil {
+			t.passed()
 		}
 		for i, c := range coef[k] {
 			for s := packs[k].CuSeqlens[i]; s < packs[k].CuSeqlens[i+1]; s++ {
