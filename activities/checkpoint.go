@@ -18,7 +18,7 @@ import (
 // checkpointStage imports, pre-trains or tunes a model. Outputs: a Hugging Face directory (config.json,
 // model.safetensors, tokenizer files), metrics.jsonl, and measured: timings.json, attempts.json,
 // parity.json (the loss-parity certificate of the first step).
-var checkpointStage = stage{name: "checkpoint", version: 2, describe: describeCheckpoint, outside: modelFiles, run: runCheckpoint}
+var checkpointStage = stage{name: "checkpoint", version: 3, describe: describeCheckpoint, outside: modelFiles, run: runCheckpoint}
 
 func decodeCheckpoint(raw json.RawMessage) (datasets.CheckpointParams, error) {
 	p, err := decodeParams[datasets.CheckpointParams](raw)
