@@ -56,7 +56,7 @@ func TestCellsShareStagesAndEachIsMadeOnce(t *testing.T) {
 			t.Errorf("the record does not list %s", ref)
 		}
 	}
-	for _, want := range []string{"**tiny**: 4 of 4 cells finished", "| checkpoint | 5 | 0 |", "Tables: `tables/", "starter report"} {
+	for _, want := range []string{"**tiny**: 4 of 4 cells finished", "| checkpoint | 5 | 0 |", "Tables: [tables/", "starter report"} {
 		if got := details(t, env); !strings.Contains(got, want) {
 			t.Errorf("current details lack %q:\n%s", want, got)
 		}
