@@ -23,15 +23,7 @@ func TestWhatBenchmarksCostIsForeseen(t *testing.T) {
 			questions := p.make("questions", params, nil)
 			e := s.endpoint("judge-20260131")
 			e.PriceIn, e.PriceOut, e.MaxTokens = 1, 2, 100
-			r, done, err := p.Rehearse(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				if err := done(); err != nil {
-					t.Error(err)
-				}
-			}()
+			r := p.rehearse(t)
 			foresee := func(stage string, params any, in refs) Forecast {
 				raw, err := json.Marshal(params)
 				if err != nil {

@@ -73,15 +73,7 @@ func TestARehearsalKnowsBeforeThereAreBatchesThatTheyAreTooLong(t *testing.T) {
 		"longer":                 {17, "sequences have up to 17 tokens, the model's context is 16"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, done, err := p.Rehearse(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				if err := done(); err != nil {
-					t.Error(err)
-				}
-			}()
+			r := p.rehearse(t)
 			make := func(stage string, params any, inputs map[string]artifact.Ref) artifact.Ref {
 				raw, err := json.Marshal(params)
 				if err != nil {

@@ -49,6 +49,12 @@ type deviceFault interface {
 	Sticky() bool
 }
 
+// InUse tells whether a device cannot be opened because another process has it.
+func InUse(err error) bool {
+	var used interface{ InUse() bool }
+	return errors.As(err, &used) && used.InUse()
+}
+
 // watch ends the worker when a failure leaves this process unable to use its device: a new process can.
 func (a *Activities) watch(err error) {
 	var fault deviceFault

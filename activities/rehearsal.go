@@ -86,7 +86,7 @@ func (a *Activities) Rehearse(ctx context.Context) (r *Rehearsal, done func() er
 	}
 	r = &Rehearsal{a: aside, device: "auto", described: map[string]described{}, broken: map[artifact.Ref][]int{}, imagined: map[artifact.Ref]*llama.Config{}, planned: map[artifact.Ref]train.Load{}, measured: map[string]float64{}, calls: map[string]Call{}}
 	dev, err := a.device(ctx, r.device, "")
-	if inUse(err) { // by this machine's own worker, maybe
+	if InUse(err) { // by this machine's own worker, maybe
 		r.device = "host"
 		r.lacking = append(r.lacking, err.Error())
 		dev, err = a.device(ctx, r.device, "")
@@ -104,12 +104,6 @@ func (a *Activities) Rehearse(ctx context.Context) (r *Rehearsal, done func() er
 	dev.Close()
 	r.speeds = a.speeds(ctx)
 	return r, remove, nil
-}
-
-// inUse tells whether a device cannot be opened because another process has it.
-func inUse(err error) bool {
-	var used interface{ InUse() bool }
-	return errors.As(err, &used) && used.InUse()
 }
 
 // Describe tells of the device by the name that a result asks for. Where this machine cannot open it, that is Device, and Lacking has
@@ -130,7 +124,7 @@ func (r *Rehearsal) describe(ctx context.Context, name string) described {
 		if d.here = err == nil; d.here {
 			d.Info, d.name = dev.Info(), name
 			dev.Close()
-		} else if r.device == "auto" || !inUse(err) { // else that is said already
+		} else if r.device == "auto" || !InUse(err) { // else that is said already
 			r.lacking = append(r.lacking, err.Error())
 		}
 	}

@@ -40,15 +40,7 @@ func TestARehearsalWithoutTheDeviceThatIsAskedForSaysSo(t *testing.T) {
 				}
 				return open(ctx, "host")
 			}
-			r, done, err := p.Rehearse(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				if err := done(); err != nil {
-					t.Error(err)
-				}
-			}()
+			r := p.rehearse(t)
 			for range 2 {
 				if got := r.Describe(t.Context(), tt.asks); got.Kind != "host" {
 					t.Errorf("the device is %+v", got)
@@ -98,15 +90,7 @@ func TestARehearsalForgivesWhatDoesNotFitWhereTheDeviceIsElsewhere(t *testing.T)
 				d, err := open(ctx, "host")
 				return small{d}, err
 			}
-			r, done, err := p.Rehearse(t.Context())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				if err := done(); err != nil {
-					t.Error(err)
-				}
-			}()
+			r := p.rehearse(t)
 			found, err := r.Resolve(t.Context(), call)
 			if err != nil || found.Hit {
 				t.Fatalf("%+v, %v", found, err)

@@ -215,34 +215,6 @@ func sameKey(action artifact.Action, call Call) error {
 	return err
 }
 
-// beating tells the server that an activity lives, until stop is called: it may hash files for long before there is a stage that tells of
-// its progress.
-func beating(ctx context.Context, stage string) (stop func()) {
-	if !activity.IsActivity(ctx) {
-		return func() {}
-	}
-	timeout := activity.GetInfo(ctx).HeartbeatTimeout
-	if timeout <= 0 {
-		return func() {}
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		ticker := time.NewTicker(min(timeout/4, 5*time.Second))
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-				activity.RecordHeartbeat(ctx, Progress{Stage: stage, Note: "looking at the files it reads"})
-			}
-		}
-	}()
-	return func() { cancel(); <-ended }
-}
-
 // make makes a stage's result and returns its manifest, which is not stored yet.
 func (a *Activities) make(ctx context.Context, s stage, action artifact.Action, call Call) (*artifact.Manifest, error) {
 	return a.makePart(ctx, s, action, call, nil)
@@ -290,42 +262,6 @@ type job struct {
 	signals  signaller
 	progress atomic.Pointer[Progress]
 	moves    atomic.Int64 // grows with each report of progress
-}
-
-var errStalled = &problem{StoreUnavailable, errors.New("no progress for ten minutes; giving the stage to another attempt")}
-
-// stallAfter is how long a stage may stand still. It is a variable for tests.
-var stallAfter = 10 * time.Minute
-
-// heartbeats tells the server of progress until the stage ends. When nothing moves for ten minutes it
-// stops, so that a hung attempt is replaced instead of being kept alive.
-func (j *job) heartbeats(ctx context.Context, stop context.CancelCauseFunc, timeout time.Duration) {
-	if timeout <= 0 {
-		return
-	}
-	every := min(timeout/4, 5*time.Second)
-	seen, since := j.moves.Load(), time.Now()
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if now := j.moves.Load(); now != seen {
-			seen, since = now, time.Now()
-		} else if time.Since(since) > stallAfter {
-			stop(errStalled)
-			return
-		}
-		p := j.progress.Load()
-		if p == nil {
-			p = &Progress{Stage: j.call.Stage}
-		}
-		activity.RecordHeartbeat(ctx, *p)
-		j.tell(ctx, *p)
-	}
 }
 
 // report tells how far the stage is.

@@ -38,6 +38,21 @@ func newTiny(t *testing.T) *tiny {
 	return p
 }
 
+// rehearse begins a rehearsal that ends with t.
+func (p *tiny) rehearse(t *testing.T) *Rehearsal {
+	t.Helper()
+	r, done, err := p.Rehearse(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := done(); err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
 // openHost opens the processor; the device "abacus" does not exist.
 func openHost(_ context.Context, name string) (gpu.Device, error) {
 	if name == "abacus" {

@@ -420,15 +420,7 @@ func TestARehearsalForecastsWhatCostsAndTriesTheRest(t *testing.T) {
 	p := newTiny(t)
 	m := p.upToBatches()
 	objects := countObjects(t, p.Store)
-	r, done, err := p.Rehearse(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := done(); err != nil {
-			t.Error(err)
-		}
-	}()
+	r := p.rehearse(t)
 	call := p.training(m, nil)
 	found, err := r.Resolve(t.Context(), call)
 	if err != nil || found.Hit {
@@ -482,15 +474,7 @@ func TestAForecastGoesByAnEarlierTrainingOfSuchAModel(t *testing.T) {
 	if _, err := p.Run(t.Context(), earlier); err != nil {
 		t.Fatal(err)
 	}
-	r, done, err := p.Rehearse(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := done(); err != nil {
-			t.Error(err)
-		}
-	}()
+	r := p.rehearse(t)
 	call := p.training(m, func(t *datasets.TrainParams) { t.LearningRate *= 2 })
 	if _, err := r.Make(t.Context(), call); err != nil {
 		t.Fatal(err)

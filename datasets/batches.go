@@ -214,7 +214,7 @@ func (plan *Plan) pad(order, lengths []int32, p BatchesParams, rng *Rand) {
 		perStep = p.BatchSize * p.Accumulate
 	}
 	steps := (len(order) + perStep - 1) / perStep
-	stepOrder := ascending(steps)
+	stepOrder := Ascending(steps)
 	if p.Method == MethodSorted {
 		sortByLength(order, lengths)
 		Shuffle(rng, stepOrder)

@@ -48,7 +48,7 @@ func (plan *Plan) pack(order, lengths []int32, p BatchesParams, rng *Rand) {
 	default:
 		packs = bestFit(order, lengths, p.MaxLength, nil)
 	}
-	ranks := ascending(packs.len())
+	ranks := Ascending(packs.len())
 	sequences := func(k int32) float64 { return float64(len(packs.at(int(k)))) }
 	switch {
 	case p.Packing == PackingBestFitDecreasing:
@@ -291,7 +291,7 @@ func rounds(packs []int32, perStep int, rng *Rand, cost, sequences func(pack int
 	for window := range slices.Chunk(packs[:len(packs)/perStep*perStep], windowSteps*perStep) {
 		slices.SortStableFunc(window, func(a, b int32) int { return cmp.Compare(cost(a), cost(b)) })
 		of := slices.Clone(window)
-		order := ascending(len(window) / size)
+		order := Ascending(len(window) / size)
 		deal(order, perStep/size, rng, func(r int32) float64 {
 			n := 0.0
 			for _, k := range of[int(r)*size : (int(r)+1)*size] {

@@ -118,15 +118,16 @@ func CheckPermutation(order []int32, n int) error {
 
 // thudmPlan is THUDMPlan with permutations drawn from p.Seed and the epoch.
 func thudmPlan(lengths []int, p BatchesParams, rng *Rand) (Plan, error) {
-	rows := ascending(len(lengths))
+	rows := Ascending(len(lengths))
 	Shuffle(rng, rows)
 	groupSize := max(1, p.BatchSize*max(1, p.Accumulate))
-	groupOrder := ascending(len(lengths) / groupSize)
+	groupOrder := Ascending(len(lengths) / groupSize)
 	Shuffle(rng, groupOrder)
 	return THUDMPlan(lengths, p, rows, groupOrder)
 }
 
-func ascending(n int) []int32 {
+// Ascending returns the numbers from 0 to n − 1 in order.
+func Ascending(n int) []int32 {
 	s := make([]int32, n)
 	for i := range s {
 		s[i] = int32(i)

@@ -45,7 +45,7 @@ func TestTHUDMPlanReproducesTheDefects(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tt.p.MaxLength = 10
-			plan, err := THUDMPlan(tt.lengths, tt.p, ascending(len(tt.lengths)), tt.groups)
+			plan, err := THUDMPlan(tt.lengths, tt.p, Ascending(len(tt.lengths)), tt.groups)
 			if err != nil {
 				t.Fatal(err)
 			}

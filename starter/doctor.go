@@ -19,6 +19,7 @@ import (
 	"go.temporal.io/api/workflowservice/v1"
 	"go.temporal.io/sdk/client"
 
+	"github.com/longalign/longalign-go/activities"
 	"github.com/longalign/longalign-go/activities/llm"
 	"github.com/longalign/longalign-go/datasets"
 	"github.com/longalign/longalign-go/datasets/documents"
@@ -284,8 +285,7 @@ func (d *doctor) device(ctx context.Context) {
 
 // noDevice says why none can be opened. A card that works for another process, a worker say, is as it should be.
 func (d *doctor) noDevice(err error) {
-	var used interface{ InUse() bool }
-	if errors.As(err, &used) && used.InUse() {
+	if activities.InUse(err) {
 		d.say("device", works, "", "in use: %v", err)
 		return
 	}

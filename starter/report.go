@@ -150,17 +150,7 @@ func printComparison(ctx context.Context, store *artifact.Store, a, b *artifact.
 		tellProblems(stderr, studies[i])
 	}
 	tables := reports.Compare(studies[0], studies[1]).Tables()
-	var out []byte
-	if f == reports.HTML {
-		problems := slices.Concat(studies[0].Problems, studies[1].Problems)
-		out, err = reports.RenderPage("Two runs compared", "starter report "+a.ID+" "+b.ID+" --format html", problems, tables...)
-	} else {
-		out, err = reports.Render(f, tables...)
-	}
-	if err != nil {
-		return err
-	}
-	if _, err = w.Write(out); err != nil {
+	if err := printTables(w, f, "Two runs compared", "starter report "+a.ID+" "+b.ID, slices.Concat(studies[0].Problems, studies[1].Problems), tables); err != nil {
 		return err
 	}
 	return whole(studies[:]...)
@@ -194,19 +184,26 @@ func printRunTables(ctx context.Context, store *artifact.Store, run *artifact.Ru
 		}
 		tables = []*reports.Table{t}
 	}
-	var b []byte
+	if err := printTables(w, f, study.Name, "starter report "+run.ID+" --table "+table, study.Problems, tables); err != nil {
+		return err
+	}
+	return whole(study)
+}
+
+// printTables prints tables, in HTML as a page under a title with the problems and the command that prints it again.
+func printTables(w io.Writer, f reports.Format, title, command string, problems []string, tables []*reports.Table) error {
+	var out []byte
+	var err error
 	if f == reports.HTML {
-		b, err = reports.RenderPage(study.Name, "starter report "+run.ID+" --table "+table+" --format html", study.Problems, tables...)
+		out, err = reports.RenderPage(title, command+" --format html", problems, tables...)
 	} else {
-		b, err = reports.Render(f, tables...)
+		out, err = reports.Render(f, tables...)
 	}
 	if err != nil {
 		return err
 	}
-	if _, err = w.Write(b); err != nil {
-		return err
-	}
-	return whole(study)
+	_, err = w.Write(out)
+	return err
 }
 
 // writeRunReport writes report.html, the tables in all formats and the figures into a directory, each file whole or not at

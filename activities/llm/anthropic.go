@@ -32,12 +32,15 @@ func newAnthropic(p datasets.EndpointParams, client *http.Client) *claude {
 
 // models looks whether the service answers. Its list has no aliases, under which most models are asked for, so that it tells nothing.
 func (c *claude) models(ctx context.Context, key string) ([]string, error) {
-	var options []option.RequestOption
-	if key != "" {
-		options = append(options, option.WithAPIKey(key))
-	}
-	_, err := c.list.List(ctx, anthropic.ModelListParams{}, options...)
+	_, err := c.list.List(ctx, anthropic.ModelListParams{}, anthropicKey(key)...)
 	return nil, anthropicError(err)
+}
+
+func anthropicKey(key string) []option.RequestOption {
+	if key == "" {
+		return nil
+	}
+	return []option.RequestOption{option.WithAPIKey(key)}
 }
 
 // anthropicError is what the SDK's error means: a *CallError for what the service answers.
@@ -75,12 +78,8 @@ func (c *claude) complete(ctx context.Context, key string, messages []datasets.M
 			body.Messages = append(body.Messages, anthropic.NewUserMessage(anthropic.NewTextBlock(m.Content)))
 		}
 	}
-	var options []option.RequestOption
-	if key != "" {
-		options = append(options, option.WithAPIKey(key))
-	}
 	// The service's own limit for requests that are not streamed is derived from max_tokens; the endpoint's timeout stands instead.
-	options = append(options, option.WithRequestTimeout(c.params.RequestTimeout()))
+	options := append(anthropicKey(key), option.WithRequestTimeout(c.params.RequestTimeout()))
 	r, err := c.messages.New(ctx, body, options...)
 	if err != nil {
 		return datasets.TeacherReply{}, anthropicError(err)

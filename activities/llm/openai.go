@@ -33,7 +33,7 @@ func newOpenAI(p datasets.EndpointParams, client *http.Client) *openAI {
 
 // models lists the service's models.
 func (o *openAI) models(ctx context.Context, key string) (names []string, err error) {
-	page, err := o.list.List(ctx, authorized(key)...)
+	page, err := o.list.List(ctx, openAIKey(key)...)
 	if err != nil {
 		return nil, openAIError(err)
 	}
@@ -43,7 +43,7 @@ func (o *openAI) models(ctx context.Context, key string) (names []string, err er
 	return names, nil
 }
 
-func authorized(key string) []option.RequestOption {
+func openAIKey(key string) []option.RequestOption {
 	if key == "" {
 		return nil
 	}
@@ -91,7 +91,7 @@ func (o *openAI) complete(ctx context.Context, key string, messages []datasets.M
 			body.Messages = append(body.Messages, openai.UserMessage(m.Content))
 		}
 	}
-	r, err := o.chat.New(ctx, body, authorized(key)...)
+	r, err := o.chat.New(ctx, body, openAIKey(key)...)
 	if err != nil {
 		said := openAIError(err)
 		var api *openai.Error

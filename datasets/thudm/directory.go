@@ -51,10 +51,7 @@ func WriteDirectory(create func(name string) (io.WriteCloser, error), seqs datas
 	}
 	w.Rows, w.WithoutTarget = len(kept), w.Sequences-len(kept)
 	rows := subset{seqs, kept}
-	inOrder := make([]int32, len(kept))
-	for i := range inOrder {
-		inOrder[i] = int32(i)
-	}
+	inOrder := datasets.Ascending(len(kept))
 	if o.Groups == nil {
 		o.Groups = drawOrder(rng, len(kept)/p.BatchSize)
 	}
@@ -99,10 +96,7 @@ func WriteDirectory(create func(name string) (io.WriteCloser, error), seqs datas
 }
 
 func drawOrder(rng *datasets.Rand, n int) []int32 {
-	order := make([]int32, n)
-	for i := range order {
-		order[i] = int32(i)
-	}
+	order := datasets.Ascending(n)
 	datasets.Shuffle(rng, order)
 	return order
 }
